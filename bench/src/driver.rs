@@ -1,0 +1,133 @@
+//! The driver program: feeds the floor and the program under test in turn.
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf,
+    maps::{Array, ProgramArray},
+    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp, loaded_programs},
+};
+
+use crate::{lists::Family, statistics::Median};
+
+/// Packets of a chunk; as in the driver.
+const CHUNK: u64 = 1 << 14;
+const STAMPS: usize = 256;
+/// Position, first key, mask, stamps; as in the driver.
+type Control = [u64; 3 + STAMPS];
+/// Pairs of chunks in one run.
+const PAIRS: u64 = 24;
+/// Runs of each measurement.
+const ROUNDS: usize = 31;
+
+/// A loaded driver.
+pub struct Driver {
+    object: Ebpf,
+    family: Family,
+}
+
+impl Driver {
+    /// Loads the driver for packets of `family`.
+    pub fn load(family: Family) -> anyhow::Result<Self> {
+        let bytes = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/driver.bpf.o"));
+        let mut object = Ebpf::load(bytes).context("loading the driver")?;
+        for name in ["drive_v4", "drive_v6", "drop_all"] {
+            let program: &mut Xdp = object
+                .program_mut(name)
+                .context("in the driver")?
+                .try_into()?;
+            program.load().with_context(|| name.to_owned())?;
+        }
+        let mut driver = Self { object, family };
+        let floor: &Xdp = driver
+            .object
+            .program("drop_all")
+            .context("floor")?
+            .try_into()?;
+        let floor = floor.fd()?.try_clone()?;
+        driver.set_program(0, &floor)?;
+        Ok(driver)
+    }
+
+    fn set_program(&mut self, index: u32, program: &ProgramFd) -> anyhow::Result<()> {
+        let map = self.object.map_mut("PROGRAMS").context("PROGRAMS")?;
+        Ok(ProgramArray::try_from(map)?.set(index, program, 0)?)
+    }
+
+    /// Puts the program with this id under test.
+    pub fn test(&mut self, program_id: u32) -> anyhow::Result<()> {
+        for info in loaded_programs() {
+            let info = info?;
+            if info.id() == program_id {
+                return self.set_program(1, &info.fd()?);
+            }
+        }
+        anyhow::bail!("program {program_id} is gone")
+    }
+
+    /// The sources that packets will have, repeated to fill a power of two; gives how many.
+    pub fn sources(&mut self, keys: &[[u64; 2]]) -> anyhow::Result<u64> {
+        let count = (keys.len() * 4).next_power_of_two().min(1 << 20);
+        let map = self.object.map_mut("SOURCES").context("SOURCES")?;
+        let mut map: Array<_, [u64; 2]> = Array::try_from(map)?;
+        for index in 0..count {
+            map.set(index as u32, keys[index % keys.len()], 0)?;
+        }
+        Ok(count as u64)
+    }
+
+    /// Nanoseconds over the floor: with one source (of the `count` set), or with another each packet.
+    pub fn cost(&mut self, count: u64, hot: bool) -> anyhow::Result<Median> {
+        let mut samples = Vec::new();
+        for round in 0..ROUNDS as u64 {
+            let first = if hot { round * 7919 % count } else { 0 };
+            let mask = if hot { 0 } else { count - 1 };
+            let stamps = self.run(first, mask)?;
+            // The first pairs warm the caches.
+            for pair in (5..2 * PAIRS as usize - 1).step_by(2) {
+                let took = |chunk: usize| (stamps[chunk + 1] - stamps[chunk]) as f64 / CHUNK as f64;
+                let floor = f64::midpoint(took(pair - 1), took(pair + 1));
+                samples.push(took(pair) - floor);
+            }
+        }
+        Ok(Median::of(&mut samples))
+    }
+
+    fn run(&mut self, first: u64, mask: u64) -> anyhow::Result<Vec<u64>> {
+        let mut control: Control = [0; 3 + STAMPS];
+        control[1] = first;
+        control[2] = mask;
+        let map = self.object.map_mut("CONTROL").context("CONTROL")?;
+        Array::<_, Control>::try_from(map)?.set(0, control, 0)?;
+        let (name, frame) = match self.family {
+            Family::V4 => ("drive_v4", frame_v4()),
+            Family::V6 => ("drive_v6", frame_v6()),
+        };
+        let program: &Xdp = self.object.program(name).context("driver")?.try_into()?;
+        let mut options = TestRunOptions::default();
+        options.data_in = Some(&frame);
+        options.repeat = (CHUNK * 2 * PAIRS + 1) as u32;
+        program.test_run(options).context("test run")?;
+        let map = self.object.map("CONTROL").context("CONTROL")?;
+        let control = Array::<_, Control>::try_from(map)?.get(&0, 0)?;
+        Ok(control[3..].to_vec())
+    }
+}
+
+/// UDP to port 12345 in a frame of 60 bytes.
+fn frame_v4() -> Vec<u8> {
+    let mut frame = vec![0; 60];
+    frame[12..14].copy_from_slice(&[0x08, 0x00]);
+    frame[14..24].copy_from_slice(&[0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17]);
+    frame[30..34].copy_from_slice(&[10, 0, 0, 1]);
+    frame[34..40].copy_from_slice(&[0x9c, 0x40, 0x30, 0x39, 0, 26]);
+    frame
+}
+
+fn frame_v6() -> Vec<u8> {
+    let mut frame = vec![0; 74];
+    frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+    frame[14..22].copy_from_slice(&[0x60, 0, 0, 0, 0, 20, 17, 64]);
+    frame[38..54].copy_from_slice(&[0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    frame[54..60].copy_from_slice(&[0x9c, 0x40, 0x30, 0x39, 0, 20]);
+    frame
+}

@@ -1,0 +1,269 @@
+//! One turn of the loop: compile, diff, apply, confirm, report.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headgate_compile::{
+    Compilation, compile,
+    memory::{Memory, Seconds},
+    node::NodeFacts,
+};
+use headgate_datapath::{
+    diff::diff,
+    kernel::{Applied, Kernel, KernelError, Outcome, carry_out},
+    observed::Observed,
+    plan::Step,
+    state::{Attachment, DatapathState, Digest, PortIndex},
+};
+
+use crate::{
+    report::{PortReport, PortStatus, Report},
+    resources::Resources,
+    store::Store,
+};
+
+/// What a turn works on.
+pub struct Inputs<'a> {
+    pub resources: &'a Resources,
+    pub facts: &'a NodeFacts,
+    pub source: &'a str,
+    pub now: Seconds,
+}
+
+/// One node's datapath under the agent's hand.
+pub struct Node<K> {
+    kernel: K,
+    store: Store,
+    memory: Memory,
+    /// Digest of the object that programs are loaded from.
+    object: Digest,
+    /// Why ports are not in native mode, as their drivers said when they were attached.
+    refusals: BTreeMap<PortIndex, String>,
+}
+
+impl<K: Kernel> Node<K> {
+    pub fn new(kernel: K, store: Store, memory: Memory, object: Digest) -> Self {
+        Self {
+            kernel,
+            store,
+            memory,
+            object,
+            refusals: BTreeMap::new(),
+        }
+    }
+
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Takes over what a former agent said of native mode.
+    pub fn recall(&mut self, former: &Report) {
+        for (port, report) in &former.ports {
+            if let Some(refusal) = &report.native_refusal {
+                self.refusals.insert(*port, refusal.clone());
+            }
+        }
+    }
+
+    /// Brings the node to what `inputs` say and reports what is so; whether the report is new.
+    pub fn turn(&mut self, inputs: &Inputs<'_>) -> (Report, bool) {
+        let compilation = compile(
+            &inputs.resources.snapshot,
+            inputs.facts,
+            &self.memory,
+            inputs.now,
+        );
+        let mut failures = Vec::new();
+        self.memory = compilation.memory.clone();
+        // Before anything goes live: what a live table counts into must be known after a crash.
+        if let Err(error) = self.store.keep(&self.memory) {
+            failures.push(format!("the agent's memory is not kept: {error}"));
+        }
+        let (observed, reasons) = match self.bring_about(compilation.state.as_ref(), &mut failures)
+        {
+            Ok(done) => done,
+            Err(error) => {
+                failures.push(error.to_string());
+                (None, BTreeMap::new())
+            }
+        };
+        let report = self.report(inputs, &compilation, observed.as_ref(), &reasons, failures);
+        match self.store.publish(&report) {
+            Ok(new) => (report, new),
+            Err(error) => {
+                tracing::error!("the report is not written: {error}");
+                (report, true)
+            }
+        }
+    }
+
+    /// Observes, plans, carries out, and reads back; errors of single ports by port.
+    fn bring_about(
+        &mut self,
+        wanted: Option<&DatapathState>,
+        failures: &mut Vec<String>,
+    ) -> Result<(Option<Observed>, BTreeMap<PortIndex, String>), KernelError> {
+        let observed = self.kernel.observe()?;
+        let Some(wanted) = wanted else {
+            return Ok((Some(observed), BTreeMap::new()));
+        };
+        self.tell_what_is_lost(&observed, wanted);
+        let plan = match diff(&observed, wanted, self.object) {
+            Ok(plan) => plan,
+            Err(error) => {
+                failures.push(error.to_string());
+                return Ok((Some(observed), BTreeMap::new()));
+            }
+        };
+        if plan.is_empty() {
+            return Ok((Some(observed), BTreeMap::new()));
+        }
+        tracing::debug!("plan:\n{plan}");
+        let started = std::time::Instant::now();
+        let outcomes = carry_out(&mut self.kernel, plan, &wanted.blocks);
+        tracing::debug!(steps = outcomes.len(), took = ?started.elapsed(), "carried out");
+        let reasons = self.note(&outcomes, failures);
+        Ok((Some(self.kernel.observe()?), reasons))
+    }
+
+    fn tell_what_is_lost(&self, observed: &Observed, wanted: &DatapathState) {
+        for (port, link) in &observed.links {
+            if let (None, Some(attachment)) = (link.ifindex, wanted.ports.get(port)) {
+                tracing::warn!(
+                    interface = attachment.interface,
+                    "the program was detached by somebody else, or the interface made anew; it is put back"
+                );
+            }
+        }
+    }
+
+    fn note(
+        &mut self,
+        outcomes: &[Outcome],
+        failures: &mut Vec<String>,
+    ) -> BTreeMap<PortIndex, String> {
+        let mut reasons = BTreeMap::new();
+        for Outcome { step, result } in outcomes {
+            match (step, result) {
+                (
+                    Step::Attach { port, .. } | Step::ChangeMode { port, .. },
+                    Ok(Applied::Attached { refusal, .. }),
+                ) => {
+                    match refusal {
+                        Some(refusal) => self.refusals.insert(*port, refusal.clone()),
+                        None => self.refusals.remove(port),
+                    };
+                }
+                (Step::Detach(port), Ok(_)) => {
+                    self.refusals.remove(port);
+                }
+                (Step::ResetCounters(counters), Ok(_)) => self.counters_were_reset(counters),
+                (_, Ok(_)) => {}
+                (step, Err(error)) => {
+                    if let Some(port) = step.concerns_only() {
+                        reasons.insert(port, error.to_string());
+                    } else {
+                        failures.push(format!("could not {step}: {error}"));
+                    }
+                }
+            }
+        }
+        reasons
+    }
+
+    fn counters_were_reset(&mut self, counters: &BTreeSet<u32>) {
+        self.memory.counters_were_reset(counters);
+        if let Err(error) = self.store.keep(&self.memory) {
+            // They would be reset once more after a restart: reported by the next turn's keep.
+            tracing::warn!("the agent's memory is not kept: {error}");
+        }
+    }
+
+    fn report(
+        &self,
+        inputs: &Inputs<'_>,
+        compilation: &Compilation,
+        observed: Option<&Observed>,
+        reasons: &BTreeMap<PortIndex, String>,
+        failures: Vec<String>,
+    ) -> Report {
+        let wanted = compilation.state.as_ref();
+        let ports = wanted.map(|state| {
+            let ports = state.ports.iter().map(|(port, attachment)| {
+                let reason = reasons.get(port).or_else(|| failures.first());
+                (*port, self.port_report(*port, attachment, observed, reason))
+            });
+            ports.collect()
+        });
+        let findings = inputs
+            .resources
+            .left_aside
+            .iter()
+            .chain(&compilation.findings);
+        let findings = findings.cloned().collect();
+        Report {
+            node: inputs.facts.name.clone(),
+            source: inputs.source.to_owned(),
+            source_unavailable: inputs.resources.unavailable.clone(),
+            wanted_revision: wanted.map(DatapathState::revision),
+            live_revision: observed.map(Observed::revision),
+            ports: ports.unwrap_or_default(),
+            policies: compilation.policies.clone(),
+            tables: compilation.tables.clone(),
+            findings,
+            failures,
+        }
+    }
+
+    fn port_report(
+        &self,
+        port: PortIndex,
+        attachment: &Attachment,
+        observed: Option<&Observed>,
+        reason: Option<&String>,
+    ) -> PortReport {
+        let link = observed.and_then(|observed| observed.links.get(&port));
+        let status = status(port, attachment, observed, reason);
+        let mode = link
+            .filter(|link| link.ifindex.is_some())
+            .map(|link| link.mode);
+        PortReport {
+            interface: attachment.interface.clone(),
+            ifindex: attachment.ifindex.0,
+            mode,
+            native_refusal: self.refusals.get(&port).cloned(),
+            tables: attachment.tables,
+            status,
+        }
+    }
+}
+
+/// What `port` enforces, by what was read back.
+fn status(
+    port: PortIndex,
+    attachment: &Attachment,
+    observed: Option<&Observed>,
+    reason: Option<&String>,
+) -> PortStatus {
+    let because = |fallback: &str| reason.cloned().unwrap_or_else(|| fallback.to_owned());
+    let Some(observed) = observed else {
+        return PortStatus::NotEnforced(because("the kernel could not be read"));
+    };
+    let link = observed.links.get(&port);
+    if link.is_none_or(|link| link.ifindex != Some(attachment.ifindex)) {
+        return PortStatus::NotEnforced(because("no program of ours is attached"));
+    }
+    if link.is_some_and(|link| link.object.is_none()) {
+        return PortStatus::Outdated(because(
+            "the attached program is not the one that was pinned",
+        ));
+    }
+    match observed.enforced(port) {
+        Some(tables) if tables == attachment.tables => match reason {
+            // In effect, but not all that was asked for: another mode, say.
+            Some(reason) => PortStatus::Outdated(reason.clone()),
+            None => PortStatus::Enforced,
+        },
+        Some(_) => PortStatus::Outdated(because("an older revision is live")),
+        None => PortStatus::NotEnforced(because("there are no tables in the active slot")),
+    }
+}

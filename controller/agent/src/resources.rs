@@ -1,0 +1,91 @@
+//! From what a source read to what compile takes.
+
+use std::collections::BTreeSet;
+
+use headgate_compile::{
+    finding::{Finding, FindingReason, Severity},
+    memory::Memory,
+    snapshot::{Content, ResourceName, Snapshot, Submitted, UnreadableFile},
+};
+use headgate_datapath::state::Digest;
+use headgate_source::{Document, Listing, Reading, Warning};
+
+/// A reading in the terms of compile.
+pub struct Resources {
+    /// The resources.
+    pub snapshot: Snapshot,
+    /// Why the source could not be read, where it could not: then everything that was in effect
+    /// stays.
+    pub unavailable: Option<String>,
+    /// What the source left aside.
+    pub left_aside: Vec<Finding>,
+}
+
+impl Resources {
+    /// Converts `reading`.
+    #[must_use]
+    pub fn new(reading: &Reading<Content>, memory: &Memory) -> Self {
+        match reading {
+            Reading::Complete(listing) => Self {
+                snapshot: of_listing(listing),
+                unavailable: None,
+                left_aside: listing.warnings.iter().map(left_aside).collect(),
+            },
+            Reading::Unavailable { reason } => Self {
+                snapshot: everything_stays(memory, reason),
+                unavailable: Some(reason.clone()),
+                left_aside: Vec::new(),
+            },
+        }
+    }
+}
+
+fn of_listing(listing: &Listing<Content>) -> Snapshot {
+    let unreadable = listing.unreadable.iter().map(|file| UnreadableFile {
+        file: file.file.clone(),
+        line: file.line,
+        reason: file.reason.clone(),
+    });
+    let documents = listing.documents.iter();
+    Snapshot {
+        submitted: documents.map(|document| submitted(document)).collect(),
+        unreadable: unreadable.collect(),
+    }
+}
+
+fn submitted(document: &Document<Content>) -> Submitted {
+    Submitted {
+        name: ResourceName::new(document.kind, &document.name),
+        uid: document.uid.clone(),
+        written: Digest::from_bytes(document.written),
+        file: document.origin.file.clone(),
+        line: document.origin.line,
+        content: document.content.clone(),
+        warnings: document.warnings.clone(),
+    }
+}
+
+fn left_aside(warning: &Warning) -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        reason: FindingReason::Suspicious,
+        resource: None,
+        place: warning.origin.to_string(),
+        path: String::new(),
+        message: warning.message.clone(),
+    }
+}
+
+/// As if every file that a resource in effect was read from were unreadable.
+fn everything_stays(memory: &Memory, reason: &str) -> Snapshot {
+    let files: BTreeSet<&String> = memory.last_good.values().map(|good| &good.file).collect();
+    let unreadable = files.into_iter().map(|file| UnreadableFile {
+        file: file.clone(),
+        line: None,
+        reason: reason.to_owned(),
+    });
+    Snapshot {
+        submitted: Vec::new(),
+        unreadable: unreadable.collect(),
+    }
+}

@@ -1,0 +1,24 @@
+//! Compiles resources and node facts into datapath state: pure, the same input gives the same
+//! output, and nothing is read or written.
+//!
+//! ```text
+//! snapshot ──adopt──► resources that stand ──resolve──► rules with address sets
+//!                                                          │ one classifier for each policy set
+//! node facts ──select──► interfaces, their policies ───────┴──► blocks, attachments
+//! ```
+
+pub mod addresses;
+mod adopt;
+pub mod classifier;
+pub mod compilation;
+mod counters;
+pub mod finding;
+pub mod memory;
+pub mod node;
+mod ports;
+mod resolve;
+mod select;
+pub mod snapshot;
+pub mod trie;
+
+pub use compilation::{Compilation, compile};

@@ -1,0 +1,52 @@
+//! What the agent reads of its node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headgate_datapath::state::{FailsafePeer, Ifindex};
+
+/// What sort of interface, as far as attaching depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InterfaceKind {
+    /// The loopback interface.
+    Loopback,
+    /// Several interfaces as one: a program goes on the bond itself.
+    Bond,
+    /// A switch in software: a program goes on its ports.
+    Bridge,
+    /// A VLAN on another interface.
+    Vlan,
+    /// One end of a virtual cable.
+    Veth,
+    /// A network card, or anything else.
+    Other,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub ifindex: Ifindex,
+    /// What sort.
+    pub kind: InterfaceKind,
+    /// The bridge or bond that it is a port of.
+    pub master: Option<Ifindex>,
+    /// The interface below a VLAN.
+    pub lower: Option<Ifindex>,
+    /// Whether a default route of either family leaves through it.
+    pub has_default_route: bool,
+}
+
+/// What the agent reads of its node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Name of the node.
+    pub name: String,
+    /// Labels of the node.
+    pub labels: BTreeMap<String, String>,
+    /// Its interfaces.
+    pub interfaces: Vec<Interface>,
+    /// Peers that are never dropped.
+    pub failsafe: BTreeSet<FailsafePeer>,
+}

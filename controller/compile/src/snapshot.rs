@@ -1,0 +1,115 @@
+//! The resources as they were read.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use headgate_crds::{Kind, Problem, Resource, XdpPolicySpec, parse_cidr};
+use headgate_datapath::state::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::addresses::AddressSet;
+
+/// What tells one resource from another, over renames and re-creations.
+pub type Uid = String;
+
+/// A resource by kind and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ResourceName {
+    /// `XdpPolicy` or `CidrGroup`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ResourceName {
+    /// The name of a resource of this kind.
+    #[must_use]
+    pub fn new(kind: Kind, name: impl Into<String>) -> Self {
+        Self {
+            kind: kind.as_str().to_owned(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ResourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+/// A group's addresses, looked up, and the labels that select it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Labels of the object.
+    pub labels: BTreeMap<String, String>,
+    /// The addresses.
+    pub addresses: AddressSet,
+}
+
+/// What a resource says, in the form in which it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Content {
+    /// An `XdpPolicy`, as written.
+    Policy(Arc<XdpPolicySpec>),
+    /// A `CidrGroup`, in packed form: no text is kept.
+    Group(Arc<Group>),
+}
+
+impl From<Resource> for Content {
+    fn from(resource: Resource) -> Self {
+        match resource {
+            Resource::XdpPolicy(policy) => Self::Policy(Arc::new(policy.spec)),
+            Resource::CidrGroup(group) => {
+                // The check that made a Resource has parsed every one of them.
+                let networks = group
+                    .spec
+                    .cidrs
+                    .iter()
+                    .filter_map(|cidr| parse_cidr(cidr).ok());
+                Self::Group(Arc::new(Group {
+                    labels: group.metadata.labels.unwrap_or_default(),
+                    addresses: AddressSet::from_networks(networks),
+                }))
+            }
+        }
+    }
+}
+
+/// One resource as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Submitted {
+    /// Kind and name.
+    pub name: ResourceName,
+    /// Its uid.
+    pub uid: Uid,
+    /// Digest of what was written, good or bad: another digest is another generation.
+    pub written: Digest,
+    /// File it was read from, relative to the source.
+    pub file: String,
+    /// Line of its first word in there.
+    pub line: u32,
+    /// What it says, or what is wrong with it.
+    pub content: Result<Content, Vec<Problem>>,
+    /// What is accepted but hardly meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// A file whose resources could not be told: all that were last read from it stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableFile {
+    /// The file, relative to the source.
+    pub file: String,
+    /// Where in it.
+    pub line: Option<u32>,
+    /// Why.
+    pub reason: String,
+}
+
+/// All resources of a source at one time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Resources.
+    pub submitted: Vec<Submitted>,
+    /// Files that could not be read as resources.
+    pub unreadable: Vec<UnreadableFile>,
+}

@@ -1,0 +1,235 @@
+//! A kernel in memory, for tests: it holds what a plan builds, refuses what the real one would
+//! refuse, and can fail any kind of step once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    invariants::violations,
+    kernel::{Applied, Kernel, KernelError},
+    observed::{Attached, Observed},
+    plan::{BlockOrigin, Step, StepKind},
+    state::{AttachedMode, Block, Capacity, DatapathState, Digest, Ifindex, WantedMode},
+};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct FakeKernel {
+    /// What there is.
+    pub state: Observed,
+    /// Digest of the object that programs are loaded from.
+    pub object: Option<Digest>,
+    /// Interfaces whose driver refuses native mode.
+    pub generic_only: BTreeSet<Ifindex>,
+    /// Interfaces with somebody else's program.
+    pub foreign: BTreeSet<Ifindex>,
+    /// The kind of step that fails at its next run.
+    pub fail_next: Option<StepKind>,
+    /// Every step that was asked for, in order.
+    pub log: Vec<Step>,
+    /// Every broken invariant that was seen after a step.
+    pub broken: Vec<String>,
+    built: BTreeSet<(Digest, Capacity)>,
+    links_made: u32,
+}
+
+impl FakeKernel {
+    /// An empty kernel that loads programs from this object.
+    #[must_use]
+    pub fn new(object: Digest) -> Self {
+        Self {
+            object: Some(object),
+            ..Self::default()
+        }
+    }
+
+    /// Brings the kernel to `wanted` by as many runs as it takes, at most three.
+    ///
+    /// # Panics
+    /// Where it does not converge: this is for tests.
+    pub fn converge(&mut self, wanted: &DatapathState) {
+        let object = self.object.expect("a kernel with an object");
+        for _ in 0..3 {
+            let plan = crate::diff::diff(&self.state, wanted, object).expect("a plan");
+            if plan.is_empty() {
+                return;
+            }
+            crate::kernel::carry_out(self, plan, &wanted.blocks);
+        }
+        let rest = crate::diff::diff(&self.state, wanted, object).expect("a plan");
+        assert!(rest.is_empty(), "does not converge; left:\n{rest}");
+    }
+
+    fn refuse(what: impl Into<String>) -> KernelError {
+        KernelError::Call {
+            what: what.into(),
+            source: std::io::Error::other("refused by the fake kernel"),
+        }
+    }
+
+    fn build(
+        &mut self,
+        digest: Digest,
+        capacity: Capacity,
+        origin: BlockOrigin,
+        blocks: &BTreeMap<Digest, Block>,
+    ) -> Result<(), KernelError> {
+        let there = match origin {
+            BlockOrigin::Wanted => blocks
+                .get(&digest)
+                .is_some_and(|block| block.length() <= capacity.0),
+            BlockOrigin::Copy { from } => self.stands(digest, from),
+        };
+        if !there {
+            return Err(Self::refuse(format!("no content for {digest:?}")));
+        }
+        self.built.insert((digest, capacity));
+        Ok(())
+    }
+
+    fn stands(&self, digest: Digest, capacity: Capacity) -> bool {
+        self.state
+            .slots
+            .get(&capacity)
+            .is_some_and(|entries| entries.values().any(|held| *held == digest))
+    }
+
+    fn attach(&mut self, step: &Step) -> Result<Applied, KernelError> {
+        let (Step::Attach {
+            port,
+            interface,
+            ifindex,
+            mode,
+            capacity,
+        }
+        | Step::ChangeMode {
+            port,
+            interface,
+            ifindex,
+            mode,
+            capacity,
+        }) = step
+        else {
+            return Err(Self::refuse("not an attach step"));
+        };
+        let taken = self
+            .state
+            .links
+            .iter()
+            .any(|(other, link)| other != port && link.ifindex == Some(*ifindex));
+        if taken || self.foreign.contains(ifindex) {
+            return Err(KernelError::Foreign {
+                interface: interface.clone(),
+                program_id: 1,
+                program_name: "foreign".into(),
+            });
+        }
+        let native = *mode != WantedMode::Generic && !self.generic_only.contains(ifindex);
+        if !native && *mode == WantedMode::Native {
+            return Err(KernelError::Attach {
+                interface: interface.clone(),
+                mode: AttachedMode::Native,
+                source: std::io::Error::from_raw_os_error(95),
+            });
+        }
+        let mode = if native {
+            AttachedMode::Native
+        } else {
+            AttachedMode::Generic
+        };
+        self.links_made += 1;
+        let link = Attached {
+            ifindex: Some(*ifindex),
+            mode,
+            object: self.object,
+            capacity: *capacity,
+            link_id: self.links_made,
+            program_id: self.links_made,
+        };
+        self.state.links.insert(*port, link);
+        Ok(Applied::Attached {
+            mode,
+            refusal: None,
+        })
+    }
+
+    fn execute(
+        &mut self,
+        step: &Step,
+        blocks: &BTreeMap<Digest, Block>,
+    ) -> Result<Applied, KernelError> {
+        match step {
+            Step::Prepare => self.state.prepared = true,
+            Step::AddFailsafe(peers) => self.state.failsafe.extend(peers),
+            Step::RemoveFailsafe(peers) => self.state.failsafe.retain(|p| !peers.contains(p)),
+            Step::ResetCounters(_) => {}
+            Step::MakeSlots(capacity) => {
+                self.state.slots.entry(*capacity).or_default();
+            }
+            Step::Build {
+                digest,
+                capacity,
+                origin,
+            } => self.build(*digest, *capacity, *origin, blocks)?,
+            Step::WriteSlots { capacity, entries } => {
+                for digest in entries.values() {
+                    let ready = self.built.contains(&(*digest, *capacity))
+                        || self.stands(*digest, *capacity);
+                    if !ready {
+                        return Err(Self::refuse(format!("{digest:?} is not built")));
+                    }
+                }
+                let Some(slots) = self.state.slots.get_mut(capacity) else {
+                    return Err(Self::refuse(format!("no slots of {capacity}")));
+                };
+                slots.extend(entries.iter().map(|(key, digest)| (*key, *digest)));
+            }
+            Step::ReplaceProgram { port, capacity } => {
+                let Some(link) = self.state.links.get_mut(port) else {
+                    return Err(Self::refuse(format!("{port} has no link")));
+                };
+                link.capacity = *capacity;
+                link.object = self.object;
+            }
+            Step::Flip(slot) => {
+                self.state.active = *slot;
+                self.state.settled = false;
+            }
+            Step::Settle => self.state.settled = true,
+            Step::Attach { .. } | Step::ChangeMode { .. } => return self.attach(step),
+            Step::Detach(port) => {
+                self.state.links.remove(port);
+            }
+            Step::ClearSlots { capacity, entries } => {
+                if let Some(slots) = self.state.slots.get_mut(capacity) {
+                    slots.retain(|key, _| !entries.contains(key));
+                }
+            }
+            Step::RemoveSlots(capacity) => {
+                self.state.slots.remove(capacity);
+            }
+        }
+        Ok(Applied::Done)
+    }
+}
+
+impl Kernel for FakeKernel {
+    fn observe(&mut self) -> Result<Observed, KernelError> {
+        self.built.clear();
+        Ok(self.state.clone())
+    }
+
+    fn apply(
+        &mut self,
+        step: &Step,
+        blocks: &BTreeMap<Digest, Block>,
+    ) -> Result<Applied, KernelError> {
+        self.log.push(step.clone());
+        if self.fail_next == Some(step.kind()) {
+            self.fail_next = None;
+            return Err(Self::refuse(format!("{:?} fails once", step.kind())));
+        }
+        let result = self.execute(step, blocks);
+        self.broken.extend(violations(&self.state));
+        result
+    }
+}

@@ -1,0 +1,10 @@
+//! The datapath as plain data: what is wanted, what is observed, and the plan that turns one into
+//! the other. Nothing here touches a kernel.
+
+pub mod diff;
+pub mod fake;
+pub mod invariants;
+pub mod kernel;
+pub mod observed;
+pub mod plan;
+pub mod state;

@@ -1,0 +1,80 @@
+//! What the kernel was found to hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::state::{AttachedMode, Capacity, Digest, FailsafePeer, Ifindex, PortIndex};
+
+/// One of the places that a revision's tables can live in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(pub u32);
+
+impl Slot {
+    /// The slot that is not this one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        Self((self.0 + 1) % headgate_layout::maps::SLOTS)
+    }
+}
+
+/// A program of ours on an interface, through a pinned link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The link's interface, or `None` where the link was detached behind our back.
+    pub ifindex: Option<Ifindex>,
+    /// How it is attached.
+    pub mode: AttachedMode,
+    /// Digest of the object that the link's program was loaded from; `None` where the program is
+    /// not the one that we pinned beside the link.
+    pub object: Option<Digest>,
+    /// Capacity of the blocks that the program reads.
+    pub capacity: Capacity,
+    /// The kernel's id of the link.
+    pub link_id: u32,
+    /// The kernel's id of the program.
+    pub program_id: u32,
+}
+
+/// The complete observed state, read from the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Whether the shared maps exist and are pinned.
+    pub prepared: bool,
+    /// The active slot; 0 where nothing is prepared.
+    pub active: Slot,
+    /// Whether a grace period is known to have passed since the last flip.
+    pub settled: bool,
+    /// Links by port.
+    pub links: BTreeMap<PortIndex, Attached>,
+    /// Tables in the slots, of each capacity in use, by content.
+    pub slots: BTreeMap<Capacity, BTreeMap<(Slot, PortIndex), Digest>>,
+    /// Failsafe peers.
+    pub failsafe: BTreeSet<FailsafePeer>,
+    /// Rule counters that some table in a slot refers to.
+    pub counters_in_use: BTreeSet<u32>,
+}
+
+impl Observed {
+    /// What `port` enforces at this moment: the active slot's tables of an attached program.
+    #[must_use]
+    pub fn enforced(&self, port: PortIndex) -> Option<Digest> {
+        let link = self.links.get(&port)?;
+        link.ifindex?;
+        self.entry(link.capacity, self.active, port)
+    }
+
+    /// The tables of `port` in `slot` for programs of `capacity`.
+    #[must_use]
+    pub fn entry(&self, capacity: Capacity, slot: Slot, port: PortIndex) -> Option<Digest> {
+        self.slots.get(&capacity)?.get(&(slot, port)).copied()
+    }
+
+    /// Name of the revision that is live: over every port that enforces something.
+    #[must_use]
+    pub fn revision(&self) -> Digest {
+        crate::state::revision(
+            self.links
+                .keys()
+                .filter_map(|port| Some((*port, self.enforced(*port)?))),
+        )
+    }
+}

@@ -1,0 +1,255 @@
+//! The ordered steps that turn the observed into the wanted state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use crate::{
+    observed::Slot,
+    state::{Capacity, Digest, FailsafePeer, Ifindex, PortIndex, WantedMode},
+};
+
+/// Where the content of a block to build comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockOrigin {
+    /// The wanted state's blocks.
+    Wanted,
+    /// A block of another capacity that stands in a slot.
+    Copy {
+        /// Capacity of that block.
+        from: Capacity,
+    },
+}
+
+/// One step. Execution makes no choices: all that it needs to know is here or in the wanted blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make the pins' folder and the shared maps.
+    Prepare,
+    /// Let these peers through whatever policies say.
+    AddFailsafe(BTreeSet<FailsafePeer>),
+    /// No longer let these peers through.
+    RemoveFailsafe(BTreeSet<FailsafePeer>),
+    /// Set counters to zero for their new owners.
+    ResetCounters(BTreeSet<u32>),
+    /// Make the outer map for programs of this capacity.
+    MakeSlots(Capacity),
+    /// Make, fill and freeze a block.
+    Build {
+        /// Its content's name.
+        digest: Digest,
+        /// Size of the map.
+        capacity: Capacity,
+        /// Where the content comes from.
+        origin: BlockOrigin,
+    },
+    /// Write entries of the outer map, in one batch.
+    WriteSlots {
+        /// Which outer map.
+        capacity: Capacity,
+        /// The blocks, all built or standing in this outer map.
+        entries: BTreeMap<(Slot, PortIndex), Digest>,
+    },
+    /// Put a newly loaded program behind the port's link.
+    ReplaceProgram {
+        /// Which port.
+        port: PortIndex,
+        /// Capacity of the blocks that the new program reads.
+        capacity: Capacity,
+    },
+    /// Make this slot the active one.
+    Flip(Slot),
+    /// Wait until no program still runs with the slot that was left.
+    Settle,
+    /// Load a program and attach it.
+    Attach {
+        /// Which port.
+        port: PortIndex,
+        /// Name of the interface, for people.
+        interface: String,
+        /// Which interface.
+        ifindex: Ifindex,
+        /// How.
+        mode: WantedMode,
+        /// Capacity of the blocks that the program reads.
+        capacity: Capacity,
+    },
+    /// Attach in another mode, which the kernel allows only after detaching.
+    ChangeMode {
+        /// Which port.
+        port: PortIndex,
+        /// Name of the interface, for people.
+        interface: String,
+        /// Which interface.
+        ifindex: Ifindex,
+        /// How.
+        mode: WantedMode,
+        /// Capacity of the blocks that the program reads.
+        capacity: Capacity,
+    },
+    /// Take the program off and forget the link.
+    Detach(PortIndex),
+    /// Empty entries of the outer map.
+    ClearSlots {
+        /// Which outer map.
+        capacity: Capacity,
+        /// Which entries.
+        entries: BTreeSet<(Slot, PortIndex)>,
+    },
+    /// Forget the outer map of a capacity that no program reads.
+    RemoveSlots(Capacity),
+}
+
+/// Name of a kind of step: for outcomes, logs and fault injection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum StepKind {
+    Prepare,
+    AddFailsafe,
+    RemoveFailsafe,
+    ResetCounters,
+    MakeSlots,
+    Build,
+    WriteSlots,
+    ReplaceProgram,
+    Flip,
+    Settle,
+    Attach,
+    ChangeMode,
+    Detach,
+    ClearSlots,
+    RemoveSlots,
+}
+
+impl StepKind {
+    /// All kinds.
+    pub const ALL: [Self; 15] = [
+        Self::Prepare,
+        Self::AddFailsafe,
+        Self::RemoveFailsafe,
+        Self::ResetCounters,
+        Self::MakeSlots,
+        Self::Build,
+        Self::WriteSlots,
+        Self::ReplaceProgram,
+        Self::Flip,
+        Self::Settle,
+        Self::Attach,
+        Self::ChangeMode,
+        Self::Detach,
+        Self::ClearSlots,
+        Self::RemoveSlots,
+    ];
+}
+
+impl Step {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> StepKind {
+        match self {
+            Self::Prepare => StepKind::Prepare,
+            Self::AddFailsafe(_) => StepKind::AddFailsafe,
+            Self::RemoveFailsafe(_) => StepKind::RemoveFailsafe,
+            Self::ResetCounters(_) => StepKind::ResetCounters,
+            Self::MakeSlots(_) => StepKind::MakeSlots,
+            Self::Build { .. } => StepKind::Build,
+            Self::WriteSlots { .. } => StepKind::WriteSlots,
+            Self::ReplaceProgram { .. } => StepKind::ReplaceProgram,
+            Self::Flip(_) => StepKind::Flip,
+            Self::Settle => StepKind::Settle,
+            Self::Attach { .. } => StepKind::Attach,
+            Self::ChangeMode { .. } => StepKind::ChangeMode,
+            Self::Detach(_) => StepKind::Detach,
+            Self::ClearSlots { .. } => StepKind::ClearSlots,
+            Self::RemoveSlots(_) => StepKind::RemoveSlots,
+        }
+    }
+
+    /// The port that alone suffers when this step fails; `None` where the steps behind it build
+    /// on it, so that the plan ends there. (Behind a detachment, slots that its program reads are
+    /// cleared.)
+    #[must_use]
+    pub fn concerns_only(&self) -> Option<PortIndex> {
+        match self {
+            Self::Attach { port, .. } | Self::ChangeMode { port, .. } => Some(*port),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prepare => write!(f, "make the shared maps and pin them"),
+            Self::AddFailsafe(peers) => write!(f, "add {} failsafe peers", peers.len()),
+            Self::RemoveFailsafe(peers) => write!(f, "remove {} failsafe peers", peers.len()),
+            Self::ResetCounters(counters) => write!(f, "reset {} rule counters", counters.len()),
+            Self::MakeSlots(capacity) => write!(f, "make slots for tables of {capacity}"),
+            Self::Build {
+                digest,
+                capacity,
+                origin,
+            } => {
+                write!(f, "build tables {} in {capacity}", digest.short())?;
+                match origin {
+                    BlockOrigin::Wanted => Ok(()),
+                    BlockOrigin::Copy { from } => write!(f, ", copied from {from}"),
+                }
+            }
+            Self::WriteSlots { entries, .. } => {
+                let slots: BTreeSet<String> =
+                    entries.keys().map(|(slot, _)| slot.0.to_string()).collect();
+                let slots = slots.into_iter().collect::<Vec<_>>().join(" and ");
+                write!(f, "write {} entries of slot {slots}", entries.len())
+            }
+            Self::ReplaceProgram { port, capacity } => {
+                write!(f, "replace the program of {port} by one for {capacity}")
+            }
+            Self::Flip(slot) => write!(f, "make slot {} active", slot.0),
+            Self::Settle => write!(f, "wait for a grace period"),
+            Self::Attach {
+                port,
+                interface,
+                mode,
+                ..
+            } => write!(f, "attach {port} to {interface}, mode {mode:?}"),
+            Self::ChangeMode {
+                interface, mode, ..
+            } => write!(f, "detach {interface} and attach it again, mode {mode:?}"),
+            Self::Detach(port) => write!(f, "detach {port}"),
+            Self::ClearSlots { entries, .. } => write!(f, "clear {} entries", entries.len()),
+            Self::RemoveSlots(capacity) => write!(f, "remove slots for tables of {capacity}"),
+        }
+    }
+}
+
+impl fmt::Display for Capacity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} KiB", self.0 >> 10)
+    }
+}
+
+/// Steps in the order in which they must run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Whether nothing is to be done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, step) in self.steps.iter().enumerate() {
+            writeln!(f, "{:>3}. {step}", number + 1)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! The wanted state and the small types it is made of.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+    sync::Arc,
+};
+
+use headgate_layout::maps;
+use serde::{Deserialize, Serialize};
+
+/// Index that stands for an interface in the programs and tables of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PortIndex(u16);
+
+impl PortIndex {
+    /// All indices, in order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..maps::MAX_PORTS as u16).map(Self)
+    }
+
+    /// The index with this number, or `None` at or beyond `MAX_PORTS`.
+    #[must_use]
+    pub fn new(number: u32) -> Option<Self> {
+        (number < maps::MAX_PORTS).then_some(Self(number as u16))
+    }
+
+    /// Its number, below `MAX_PORTS`.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        u32::from(self.0)
+    }
+}
+
+impl fmt::Display for PortIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "port {}", self.0)
+    }
+}
+
+/// The kernel's number of a network interface; never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ifindex(pub u32);
+
+/// How a program is to be attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WantedMode {
+    /// Native where the driver takes it, else generic.
+    Auto,
+    /// Native or not at all.
+    Native,
+    /// Generic.
+    Generic,
+}
+
+impl WantedMode {
+    /// Whether a program attached in `mode` satisfies this.
+    #[must_use]
+    pub fn accepts(self, mode: AttachedMode) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Native => mode == AttachedMode::Native,
+            Self::Generic => mode == AttachedMode::Generic,
+        }
+    }
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttachedMode {
+    /// In the driver.
+    Native,
+    /// In the stack, on socket buffers.
+    Generic,
+}
+
+impl fmt::Display for AttachedMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// BLAKE3 digest of content, in tables' case of the bytes in use.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// Digest of `content`.
+    #[must_use]
+    pub fn of(content: &[u8]) -> Self {
+        Self(*blake3::hash(content).as_bytes())
+    }
+
+    /// The digest with these bytes, made elsewhere.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The first 12 hex digits, as shown to people and used in the kernel's map names.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.short())
+    }
+}
+
+impl FromStr for Digest {
+    type Err = blake3::HexError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(*blake3::Hash::from_hex(text)?.as_bytes()))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Size of the blocks that a program reads, in bytes; one of `layout::maps::capacity_for`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Capacity(pub u32);
+
+/// One policy set's tables: immutable, named by digest.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Block {
+    digest: Digest,
+    bytes: Arc<[u8]>,
+}
+
+impl Block {
+    /// A block of these bytes, laid out as `headgate_layout::tables` says.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self {
+            digest: Digest::of(&bytes),
+            bytes: bytes.into(),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Its content.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn length(&self) -> u32 {
+        // The builder refuses beyond layout::maps::MAX_CAPACITY, far below 4 GiB.
+        self.bytes.len() as u32
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ({} bytes)", self.digest, self.bytes.len())
+    }
+}
+
+/// An address prefix that is never dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FailsafePeer {
+    /// Address with the bits behind the prefix cleared.
+    pub address: IpAddr,
+    /// Length of the prefix in the address's own family.
+    pub prefix_length: u8,
+}
+
+impl fmt::Display for FailsafePeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix_length)
+    }
+}
+
+/// What one interface is to enforce.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Name of the interface, for people.
+    pub interface: String,
+    /// Which interface.
+    pub ifindex: Ifindex,
+    /// How to attach.
+    pub mode: WantedMode,
+    /// Its policy set's tables, a key of [`DatapathState::blocks`].
+    pub tables: Digest,
+}
+
+/// The complete wanted state of the node's datapath.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DatapathState {
+    /// Interfaces with a program.
+    pub ports: BTreeMap<PortIndex, Attachment>,
+    /// Tables by digest.
+    pub blocks: BTreeMap<Digest, Block>,
+    /// Peers that are never dropped.
+    pub failsafe: BTreeSet<FailsafePeer>,
+    /// Counters that belong to a new owner and must start from zero.
+    pub fresh_counters: BTreeSet<u32>,
+}
+
+impl DatapathState {
+    /// Name of this revision: the digest over which port enforces which tables.
+    #[must_use]
+    pub fn revision(&self) -> Digest {
+        revision(
+            self.ports
+                .iter()
+                .map(|(port, attachment)| (*port, attachment.tables)),
+        )
+    }
+}
+
+/// Name of the revision in which these ports enforce these tables, in ascending order of ports.
+#[must_use]
+pub fn revision(ports: impl IntoIterator<Item = (PortIndex, Digest)>) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    for (port, tables) in ports {
+        hasher.update(&port.0.to_le_bytes());
+        hasher.update(&tables.0);
+    }
+    Digest(*hasher.finalize().as_bytes())
+}

@@ -1,0 +1,268 @@
+//! Plans carried out on the fake kernel: they converge, are atomic, and survive a failure of every
+//! kind of step without a gap.
+
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headgate_datapath::{
+    diff::diff,
+    fake::FakeKernel,
+    kernel::{Kernel, carry_out},
+    observed::Observed,
+    plan::{Step, StepKind},
+    state::{
+        Attachment, Block, DatapathState, Digest, FailsafePeer, Ifindex, PortIndex, WantedMode,
+    },
+};
+use proptest::prelude::*;
+
+fn object() -> Digest {
+    Digest::of(b"object")
+}
+
+fn port(number: u32) -> PortIndex {
+    PortIndex::new(number).unwrap()
+}
+
+fn block(content: u8, length: usize) -> Block {
+    Block::new(vec![content; length])
+}
+
+/// A state in which each (port, content, length) is attached to an interface of its own.
+fn state(ports: &[(u32, u8, usize)]) -> DatapathState {
+    let mut state = DatapathState::default();
+    for (number, content, length) in ports {
+        let block = block(*content, *length);
+        let attachment = Attachment {
+            interface: format!("eth{number}"),
+            ifindex: Ifindex(number + 1),
+            mode: WantedMode::Auto,
+            tables: block.digest(),
+        };
+        state.ports.insert(port(*number), attachment);
+        state.blocks.insert(block.digest(), block);
+    }
+    state
+}
+
+fn enforced(observed: &Observed) -> BTreeMap<PortIndex, Digest> {
+    let ports = observed.links.keys();
+    ports
+        .filter_map(|p| Some((*p, observed.enforced(*p)?)))
+        .collect()
+}
+
+fn wanted(state: &DatapathState) -> BTreeMap<PortIndex, Digest> {
+    state.ports.iter().map(|(p, a)| (*p, a.tables)).collect()
+}
+
+#[test]
+fn the_first_revision_is_live_before_anything_is_attached() {
+    let mut kernel = FakeKernel::new(object());
+    kernel.converge(&state(&[(0, 1, 300), (1, 2, 300)]));
+    let kinds: Vec<_> = kernel.log.iter().map(Step::kind).collect();
+    let first = |kind| kinds.iter().position(|k| *k == kind).unwrap();
+    assert!(first(StepKind::WriteSlots) < first(StepKind::Attach));
+    assert_eq!(kernel.broken, Vec::<String>::new());
+}
+
+#[test]
+fn nothing_to_do_is_an_empty_plan() {
+    let mut kernel = FakeKernel::new(object());
+    let state = state(&[(0, 1, 300)]);
+    kernel.converge(&state);
+    assert!(diff(&kernel.state, &state, object()).unwrap().is_empty());
+}
+
+#[test]
+fn a_change_on_two_ports_is_one_flip() {
+    let mut kernel = FakeKernel::new(object());
+    kernel.converge(&state(&[(0, 1, 300), (1, 2, 300)]));
+    let plan = diff(&kernel.state, &state(&[(0, 3, 300), (1, 4, 300)]), object()).unwrap();
+    let flips = plan.steps.iter().filter(|s| s.kind() == StepKind::Flip);
+    assert_eq!(flips.count(), 1);
+    let batches = plan
+        .steps
+        .iter()
+        .filter(|s| s.kind() == StepKind::WriteSlots);
+    assert_eq!(
+        batches.count(),
+        2,
+        "one before the flip, one to mirror after it:\n{plan}"
+    );
+}
+
+#[test]
+fn unchanged_tables_are_not_built_again() {
+    let mut kernel = FakeKernel::new(object());
+    kernel.converge(&state(&[(0, 1, 300), (1, 2, 300)]));
+    let plan = diff(&kernel.state, &state(&[(0, 1, 300), (1, 1, 300)]), object()).unwrap();
+    assert!(
+        plan.steps.iter().all(|s| s.kind() != StepKind::Build),
+        "{plan}"
+    );
+}
+
+#[test]
+fn a_program_grows_before_the_flip_and_shrinks_after_it() {
+    let mut kernel = FakeKernel::new(object());
+    let small = state(&[(0, 1, 300)]);
+    let large = state(&[(0, 2, 1 << 20)]);
+    kernel.converge(&small);
+    for wanted in [&large, &small] {
+        let before = kernel.log.len();
+        kernel.converge(wanted);
+        let kinds: Vec<_> = kernel.log[before..].iter().map(Step::kind).collect();
+        let place = |kind| kinds.iter().position(|k| *k == kind).unwrap();
+        let grows = wanted == &large;
+        assert_eq!(
+            place(StepKind::ReplaceProgram) < place(StepKind::Flip),
+            grows
+        );
+        assert_eq!(
+            kernel.state.slots.len(),
+            1,
+            "the other capacity's slots are removed"
+        );
+    }
+    assert_eq!(kernel.broken, Vec::<String>::new());
+    assert_eq!(
+        kernel.state.links[&port(0)].link_id,
+        1,
+        "the link stays the same"
+    );
+}
+
+#[test]
+fn an_upgraded_object_replaces_programs_and_nothing_else() {
+    let mut kernel = FakeKernel::new(object());
+    let state = state(&[(0, 1, 300)]);
+    kernel.converge(&state);
+    let plan = diff(&kernel.state, &state, Digest::of(b"newer")).unwrap();
+    let kinds: Vec<_> = plan.steps.iter().map(Step::kind).collect();
+    assert_eq!(kinds, [StepKind::ReplaceProgram]);
+}
+
+#[test]
+fn a_link_that_was_removed_behind_our_back_is_put_back() {
+    let mut kernel = FakeKernel::new(object());
+    let state = state(&[(0, 1, 300)]);
+    kernel.converge(&state);
+    kernel.state.links.get_mut(&port(0)).unwrap().ifindex = None;
+    kernel.converge(&state);
+    assert_eq!(enforced(&kernel.state), wanted(&state));
+}
+
+#[test]
+fn a_foreign_program_stays_and_hinders_no_other_port() {
+    let mut kernel = FakeKernel::new(object());
+    kernel.foreign.insert(Ifindex(1));
+    let state = state(&[(0, 1, 300), (1, 1, 300)]);
+    let plan = diff(&kernel.state, &state, object()).unwrap();
+    let outcomes = carry_out(&mut kernel, plan, &state.blocks);
+    let failed: Vec<_> = outcomes.iter().filter(|o| o.result.is_err()).collect();
+    assert_eq!(failed.len(), 1);
+    assert_eq!(failed[0].step.concerns_only(), Some(port(0)));
+    assert!(kernel.state.enforced(port(1)).is_some());
+}
+
+#[test]
+fn a_renamed_interface_is_taken_over() {
+    let mut kernel = FakeKernel::new(object());
+    kernel.converge(&state(&[(0, 1, 300)]));
+    let mut renamed = state(&[(5, 1, 300)]);
+    renamed.ports.get_mut(&port(5)).unwrap().ifindex = Ifindex(1);
+    kernel.converge(&renamed);
+    assert_eq!(enforced(&kernel.state), wanted(&renamed));
+}
+
+#[test]
+fn no_resources_leave_nothing() {
+    let mut kernel = FakeKernel::new(object());
+    kernel.converge(&state(&[(0, 1, 300), (1, 2, 1 << 20)]));
+    kernel.converge(&DatapathState::default());
+    assert!(kernel.state.links.is_empty() && kernel.state.slots.is_empty());
+}
+
+prop_compose! {
+    fn any_state()(
+        ports in prop::collection::btree_map(0u32..4, (0u8..5, prop_oneof![Just(300usize), Just(200_000), Just(1 << 20)]), 0..4),
+        peers in prop::collection::btree_set(0u8..4, 0..3),
+        generic in any::<bool>(),
+    ) -> DatapathState {
+        let ports: Vec<_> = ports.into_iter().map(|(p, (content, length))| (p, content, length)).collect();
+        let mut state = state(&ports);
+        if generic {
+            for attachment in state.ports.values_mut() {
+                attachment.mode = WantedMode::Generic;
+            }
+        }
+        state.failsafe = peers
+            .into_iter()
+            .map(|n| FailsafePeer { address: [10, 0, 0, n].into(), prefix_length: 32 })
+            .collect();
+        state
+    }
+}
+
+/// Carries out the plan to `next` and checks after each step that every port enforces the old
+/// tables or the new, and that no two ports disagree on which.
+fn step_by_step(kernel: &mut FakeKernel, next: &DatapathState) {
+    let (old, new) = (enforced(&kernel.state), wanted(next));
+    let plan = diff(&kernel.observe().unwrap(), next, object()).unwrap();
+    for step in plan.steps {
+        let failed = kernel.apply(&step, &next.blocks).is_err();
+        let now = enforced(&kernel.state);
+        let both: BTreeSet<_> = old.keys().filter(|p| new.contains_key(p)).collect();
+        for p in &both {
+            // Between its two halves a change of mode has no program; the fake does both at once.
+            assert!(now.contains_key(p), "{p} enforces nothing after {step}");
+        }
+        let moved = |p: &&&PortIndex| old[p] != new[p] && now[p] == new[p];
+        let stayed = |p: &&&PortIndex| old[p] != new[p] && now[p] == old[p];
+        let (moved, stayed) = (
+            both.iter().filter(moved).count(),
+            both.iter().filter(stayed).count(),
+        );
+        assert!(
+            moved == 0 || stayed == 0,
+            "torn between revisions after {step}"
+        );
+        if failed && step.concerns_only().is_none() {
+            break;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_state_is_reached_from_any_other(states in prop::collection::vec(any_state(), 1..5)) {
+        let mut kernel = FakeKernel::new(object());
+        for next in &states {
+            step_by_step(&mut kernel, next);
+            kernel.converge(next);
+            prop_assert_eq!(enforced(&kernel.state), wanted(next));
+            prop_assert_eq!(&kernel.state.failsafe, &next.failsafe);
+            prop_assert_eq!(kernel.state.revision(), next.revision());
+        }
+        prop_assert_eq!(&kernel.broken, &Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_failure_of_any_step_leaves_no_gap_and_the_next_run_converges(
+        from in any_state(),
+        to in any_state(),
+        kind in prop::sample::select(&StepKind::ALL[..]),
+    ) {
+        let mut kernel = FakeKernel::new(object());
+        kernel.converge(&from);
+        kernel.fail_next = Some(kind);
+        step_by_step(&mut kernel, &to);
+        kernel.fail_next = None;
+        kernel.converge(&to);
+        prop_assert_eq!(enforced(&kernel.state), wanted(&to));
+        prop_assert_eq!(&kernel.broken, &Vec::<String>::new());
+    }
+}

@@ -1,0 +1,85 @@
+//! `headgate agent`.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
+
+use clap::{Args, ValueEnum};
+use headgate_agent::config::Config;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    arguments::{InstanceArguments, NodeArguments},
+    outcome::{CliError, Outcome},
+};
+
+/// Keep this node's interfaces as the resources in a directory say.
+///
+/// Reads every *.yaml and *.yml file of the directory, again whenever one changes, and brings the
+/// kernel to what they say in one atomic step. A resource that is refused is reported with file and
+/// line, and its last good content stays in effect. Enforcement does not depend on the agent: when
+/// it is stopped or killed, programs and tables stay in the kernel, and the next agent takes them
+/// over. `headgate detach` removes them.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Logs go to standard error; HEADGATE_LOG sets what is logged (info; headgate_agent=debug; ...).")]
+pub(crate) struct AgentArguments {
+    /// Directory of XdpPolicy and CidrGroup resources, as YAML files of one or more documents.
+    #[arg(long, value_name = "DIR")]
+    source: PathBuf,
+
+    #[command(flatten)]
+    instance: InstanceArguments,
+
+    #[command(flatten)]
+    node: NodeArguments,
+
+    /// How to write the log.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// A line for each event, for people.
+    Text,
+    /// An object for each event, for log collectors.
+    Json,
+}
+
+pub(crate) fn run(arguments: AgentArguments) -> Result<Outcome, CliError> {
+    log_as(arguments.log_format)?;
+    let config = Config {
+        node_name: arguments.node.name()?,
+        failsafe: arguments.node.failsafe(),
+        node_labels: arguments.node.node_labels.0,
+        instance: arguments.instance.instance,
+        bpffs: arguments.instance.bpffs,
+        state: arguments.instance.state_dir,
+        source: arguments.source,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
+    runtime.block_on(headgate_agent::run(config))?;
+    Ok(Outcome::Fine)
+}
+
+fn log_as(format: LogFormat) -> Result<(), CliError> {
+    let filter = match std::env::var("HEADGATE_LOG") {
+        Ok(text) => EnvFilter::try_new(text).map_err(|e| CliError::LogFilter(e.to_string()))?,
+        Err(std::env::VarError::NotPresent) => EnvFilter::new("info"),
+        Err(error) => return Err(CliError::LogFilter(error.to_string())),
+    };
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! One module for each command.
+
+pub(crate) mod agent;
+pub(crate) mod completion;
+pub(crate) mod detach;
+pub(crate) mod plan;
+pub(crate) mod policy;
+pub(crate) mod status;
+pub(crate) mod version;
+
+use crate::{
+    cli::{Cli, Command},
+    outcome::{CliError, Outcome},
+};
+
+/// Runs what was asked for.
+pub(crate) fn run(cli: Cli) -> Result<Outcome, CliError> {
+    match cli.command {
+        Command::Agent(arguments) => agent::run(arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Policy(arguments) => policy::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Detach(arguments) => detach::run(&arguments),
+        Command::Version(_) => version::run(),
+        Command::Completion(arguments) => completion::run(&arguments),
+    }
+}

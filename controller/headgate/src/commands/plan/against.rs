@@ -1,0 +1,170 @@
+//! The two measures of a plan: what is live, and what another directory compiles to.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use headgate_agent::{config::Config, facts, resources::Resources, store::Store};
+use headgate_compile::{
+    Compilation, compile,
+    memory::{LastGood, Memory, Seconds},
+    node::{Interface, InterfaceKind, NodeFacts},
+    snapshot::{Content, Uid},
+};
+use headgate_datapath::{
+    diff::diff,
+    fake::FakeKernel,
+    kernel::{Kernel as _, carry_out},
+    observed::Observed,
+    state::{DatapathState, Ifindex},
+};
+use headgate_kernel::object_digest;
+use headgate_source::DirectorySource;
+
+use super::PlanArguments;
+use crate::{
+    live::{Live, Reading},
+    outcome::CliError,
+};
+
+/// What a plan starts from.
+#[derive(Debug)]
+pub(super) struct Before {
+    /// What it is, for people.
+    pub(super) name: String,
+    pub(super) observed: Observed,
+    /// The resources in effect; `None` where something is live and nobody knows for what.
+    pub(super) resources: Option<BTreeMap<Uid, LastGood>>,
+    /// Names of the node's interfaces by number.
+    pub(super) interfaces: BTreeMap<Ifindex, String>,
+}
+
+/// The live state, and the directory compiled as the agent would.
+pub(super) fn live(arguments: &PlanArguments) -> Result<(Before, Compilation), CliError> {
+    let live = Live::read(&arguments.place)?;
+    let memory = remembered(arguments, &live.reading)?;
+    let mut node = node(arguments)?;
+    if let (None, Some(report)) = (&arguments.node.node_name, &live.reading.report) {
+        node.name.clone_from(&report.node);
+    }
+    if arguments.node.failsafe.is_empty() {
+        // What the agent was started with; its own flags are not to be repeated here.
+        node.failsafe.clone_from(&live.reading.observed.failsafe);
+    }
+    let compilation = compiled(&arguments.directory, &node, &memory)?;
+    let before = Before {
+        name: "what is live".to_owned(),
+        observed: live.reading.observed,
+        resources: (!memory.lost).then_some(memory.last_good),
+        interfaces: live.reading.interfaces,
+    };
+    Ok((before, compilation))
+}
+
+/// The agent's memory, or what an agent would make up for one that is lost.
+fn remembered(arguments: &PlanArguments, reading: &Reading) -> Result<Memory, CliError> {
+    let folder = arguments.place.folder();
+    // Opening a store would make the folder, and this command makes nothing.
+    if folder.join("memory.json").exists()
+        && let Some(memory) = Store::open(&folder)?.memory()?
+    {
+        return Ok(memory);
+    }
+    let observed = &reading.observed;
+    if observed.links.is_empty() {
+        return Ok(Memory::default());
+    }
+    let named = |ifindex| reading.interfaces.get(&ifindex).cloned();
+    let ports = observed
+        .links
+        .iter()
+        .filter_map(|(port, link)| Some((named(link.ifindex?)?, *port)));
+    Ok(Memory::lost(
+        ports.collect(),
+        &observed.counters_in_use,
+        now(),
+    ))
+}
+
+/// What `directory` compiles to on a node without a past, and then `arguments.directory` on a node
+/// that has that in effect: what is the same on both sides gets the same ports and counters.
+pub(super) fn directory(
+    arguments: &PlanArguments,
+    directory: &Path,
+) -> Result<(Before, Compilation), CliError> {
+    let node = node(arguments)?;
+    let old = compiled(directory, &node, &Memory::default())?;
+    let new = compiled(&arguments.directory, &node, &old.memory)?;
+    let state = old.state.unwrap_or_default();
+    let interfaces = node.interfaces.iter();
+    let before = Before {
+        name: directory.display().to_string(),
+        observed: in_effect(&state)?,
+        resources: Some(old.memory.last_good),
+        interfaces: interfaces.map(|i| (i.ifindex, i.name.clone())).collect(),
+    };
+    Ok((before, new))
+}
+
+/// What would be observed on a node that was brought to `state`.
+fn in_effect(state: &DatapathState) -> Result<Observed, CliError> {
+    let mut kernel = FakeKernel::new(object_digest());
+    let plan = diff(&kernel.state, state, object_digest())?;
+    for outcome in carry_out(&mut kernel, plan, &state.blocks) {
+        outcome.result?;
+    }
+    Ok(kernel.observe()?)
+}
+
+fn compiled(directory: &Path, node: &NodeFacts, memory: &Memory) -> Result<Compilation, CliError> {
+    let reading = DirectorySource::new(directory, Content::from).read();
+    let resources = Resources::new(&reading, memory);
+    if let Some(reason) = resources.unavailable {
+        return Err(CliError::Unavailable(reason));
+    }
+    let mut compilation = compile(&resources.snapshot, node, memory, now());
+    compilation.findings.extend(resources.left_aside);
+    Ok(compilation)
+}
+
+fn node(arguments: &PlanArguments) -> Result<NodeFacts, CliError> {
+    let config = Config {
+        instance: arguments.place.instance.clone(),
+        bpffs: arguments.place.bpffs.clone(),
+        state: arguments.place.state_dir.clone(),
+        source: arguments.directory.clone(),
+        node_name: arguments.node.name()?,
+        node_labels: arguments.node.node_labels.0.clone(),
+        failsafe: arguments.node.failsafe(),
+    };
+    if arguments.interfaces.is_empty() {
+        return Ok(facts::read(&config)?);
+    }
+    let numbered = arguments.interfaces.iter().zip(1..);
+    Ok(NodeFacts {
+        name: config.node_name,
+        labels: config.node_labels,
+        interfaces: numbered
+            .map(|(name, number)| made_up(name, number))
+            .collect(),
+        failsafe: config.failsafe,
+    })
+}
+
+fn made_up(name: &str, number: u32) -> Interface {
+    Interface {
+        name: name.to_owned(),
+        ifindex: Ifindex(number),
+        kind: InterfaceKind::Other,
+        master: None,
+        lower: None,
+        has_default_route: number == 1,
+    }
+}
+
+fn now() -> Seconds {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Seconds(since.map_or(0, |since| since.as_secs()))
+}

@@ -1,0 +1,100 @@
+//! `headgate policy get`.
+
+use clap::Args;
+
+use super::{
+    counters::rule_rows,
+    list::generation,
+    view::{self, PolicyView},
+};
+use crate::{
+    arguments::InstanceArguments,
+    outcome::{CliError, Outcome},
+    output::{OutputArguments, columns, fields, section},
+};
+
+/// Show one policy of this node in full: generations, interfaces, rules with counters, findings.
+#[derive(Args, Debug)]
+pub(super) struct GetArguments {
+    /// Name of the policy.
+    name: String,
+
+    #[command(flatten)]
+    output: OutputArguments,
+
+    #[command(flatten)]
+    place: InstanceArguments,
+}
+
+pub(super) fn run(arguments: &GetArguments) -> Result<Outcome, CliError> {
+    let policy = view::named(view::read(&arguments.place)?, &arguments.name)?;
+    arguments.output.show(&policy, table)?;
+    Ok(Outcome::Fine)
+}
+
+fn table(policy: &PolicyView) -> String {
+    let mut text = fields([
+        ("Name", policy.name.clone()),
+        ("File", policy.place.clone()),
+        ("Generation", generation(policy)),
+        ("State", format!("{:?}", policy.state)),
+        ("Priority", policy.priority.to_string()),
+        ("Default", policy.default_action.clone()),
+    ]);
+    let interfaces = policy.interfaces.iter().map(|view| {
+        let reason = view.reason.as_ref().map(|reason| format!(": {reason}"));
+        format!(
+            "{}: {:?}{}",
+            view.interface,
+            view.state,
+            reason.unwrap_or_default()
+        )
+    });
+    text.push_str(&section("Interfaces", interfaces));
+    if !policy.rules.is_empty() {
+        text.push('\n');
+        text.push_str(&columns(
+            ["RULE", "ACTION", "PACKETS", "BYTES"],
+            rule_rows(policy),
+        ));
+    }
+    let findings = policy.findings.iter().map(ToString::to_string);
+    text.push_str(&section("Findings", findings));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use headgate_compile::finding::Severity;
+
+    use super::*;
+    use crate::commands::policy::view::tests::{finding, policy, view_of};
+
+    #[test]
+    fn a_policy_in_full() {
+        let mut stale = policy("web");
+        stale.effective = Some(1);
+        let view = view_of(stale, vec![finding("web", Severity::Stalled)]);
+        assert_eq!(
+            table(&view),
+            "\
+Name:         web
+File:         web.yaml:3
+Generation:   2 (1 in effect)
+State:        Stalled
+Priority:     500
+Default:      Allow
+
+Interfaces:
+  eth0: Enforced
+
+RULE       ACTION   PACKETS   BYTES
+from-ten   Drop     3         180
+new        Drop     -         -
+
+Findings:
+  web.yaml:9: XdpPolicy/web: spec.priority: is above 1000; lower it (Stalled, Invalid)
+"
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! `headgate policy list`.
+
+use clap::Args;
+
+use super::view::{self, PolicyView};
+use crate::{
+    arguments::InstanceArguments,
+    outcome::{CliError, Outcome},
+    output::{OutputArguments, columns},
+};
+
+/// List the policies that this node has read, in the order in which they are tried.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+State of a policy:
+  Enforced     in force on every interface that it selects
+  NotSelected  its nodeSelector does not select this node
+  Pending      it waits for something, such as an interface
+  Outdated     an interface enforces something else than is wanted
+  NotEnforced  an interface enforces nothing
+  Stalled      its present content is refused; the last good one, if any, stays in effect")]
+pub(super) struct ListArguments {
+    #[command(flatten)]
+    output: OutputArguments,
+
+    #[command(flatten)]
+    place: InstanceArguments,
+}
+
+pub(super) fn run(arguments: &ListArguments) -> Result<Outcome, CliError> {
+    let views = view::read(&arguments.place)?;
+    arguments.output.show(&views, |views| table(views))?;
+    Ok(Outcome::Fine)
+}
+
+fn table(views: &[PolicyView]) -> String {
+    let rows = views.iter().map(|view| {
+        let interfaces = view
+            .interfaces
+            .iter()
+            .map(|interface| interface.interface.as_str());
+        [
+            view.name.clone(),
+            view.priority.to_string(),
+            view.default_action.clone(),
+            view.rules.len().to_string(),
+            interfaces.collect::<Vec<_>>().join(","),
+            generation(view),
+            format!("{:?}", view.state),
+            view.place.clone(),
+        ]
+    });
+    let header = [
+        "NAME",
+        "PRIORITY",
+        "DEFAULT",
+        "RULES",
+        "INTERFACES",
+        "GENERATION",
+        "STATE",
+        "FILE",
+    ];
+    columns(header, rows)
+}
+
+/// The generation that was read, and the one in effect where that is another.
+pub(super) fn generation(view: &PolicyView) -> String {
+    let read = view.generation;
+    match view.effective_generation {
+        Some(effective) if effective == read => read.to_string(),
+        Some(effective) => format!("{read} ({effective} in effect)"),
+        None => format!("{read} (none in effect)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::policy::view::tests::{policy, view_of};
+
+    #[test]
+    fn a_line_for_each_policy() {
+        let mut stale = policy("web");
+        stale.effective = Some(1);
+        let views = [
+            view_of(policy("dns"), Vec::new()),
+            view_of(stale, Vec::new()),
+        ];
+        assert_eq!(
+            table(&views),
+            "\
+NAME   PRIORITY   DEFAULT   RULES   INTERFACES   GENERATION        STATE      FILE
+dns    500        Allow     2       eth0         2                 Enforced   web.yaml:3
+web    500        Allow     2       eth0         2 (1 in effect)   Enforced   web.yaml:3
+"
+        );
+    }
+}

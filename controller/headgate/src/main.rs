@@ -1,0 +1,23 @@
+//! The one binary: reads the command line and hands over to the command.
+
+mod arguments;
+mod cli;
+mod commands;
+mod enforcement;
+mod live;
+mod outcome;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match commands::run(cli::Cli::parse()) {
+        Ok(outcome) => outcome.into(),
+        Err(error) => {
+            eprintln!("headgate: {error}");
+            ExitCode::from(outcome::FAILED)
+        }
+    }
+}

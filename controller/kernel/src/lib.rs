@@ -1,0 +1,29 @@
+//! Carries out a plan in the running kernel, and reads back what is there. It makes no choices of
+//! its own: those are `headgate_datapath`'s.
+
+mod apply;
+mod attach;
+mod blocks;
+mod bpf;
+mod bpffs;
+mod counters;
+mod error;
+mod failsafe;
+mod features;
+mod grace;
+pub mod interfaces;
+mod netlink;
+mod object;
+mod observe;
+mod pins;
+mod running;
+mod shared;
+mod watch;
+
+pub use self::{
+    bpf::TestRun,
+    features::{KernelFeatures, probe},
+    object::{OBJECT, object_digest},
+    pins::{DEFAULT_BPFFS, Instance},
+    running::RunningKernel,
+};

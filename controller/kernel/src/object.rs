@@ -1,0 +1,88 @@
+//! The eBPF object that this binary carries.
+
+use std::{error::Error, os::fd::AsFd};
+
+use aya::{EbpfLoader, programs::Xdp};
+use headgate_datapath::{
+    kernel::KernelError,
+    state::{Capacity, Digest, PortIndex},
+};
+use headgate_layout::maps::{self, LINE};
+
+use crate::{bpf::Program, observe, pins::Pins, shared::Shared};
+
+/// The object as built: an ELF file.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/headgate.bpf.o"));
+
+/// Name of the program in it.
+const PROGRAM: &str = "headgate";
+
+/// Most of a message that is passed on, from its begin and as much from its end.
+const LOG_CHARACTERS: usize = 2048;
+
+/// Digest of [`OBJECT`].
+#[must_use]
+pub fn object_digest() -> Digest {
+    env!("HEADGATE_OBJECT_DIGEST")
+        .parse()
+        .expect("the build script writes a digest")
+}
+
+/// Loads the program for `port` on the pinned maps, with the slots of `capacity`.
+pub(crate) fn load(
+    pins: &Pins,
+    port: PortIndex,
+    capacity: Capacity,
+) -> Result<Program, KernelError> {
+    // The loader would make what it does not find, and in the object's own shape.
+    observe::open_outer(pins, capacity)?;
+    Shared::required(pins)?;
+    let number = port.number();
+    let limit = capacity.0 - LINE;
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("PORT", &number, true)
+        .override_global("LIMIT", &limit, true)
+        .map_pin_path(maps::TABLES.name, pins.slots(capacity));
+    for spec in &maps::SHARED {
+        loader.map_pin_path(spec.name, pins.map(spec.name));
+    }
+    let mut load = || -> Result<Program, Box<dyn Error>> {
+        let mut object = loader.load(OBJECT)?;
+        let program = object.program_mut(PROGRAM).ok_or("the object lacks it")?;
+        let program: &mut Xdp = program.try_into()?;
+        program.load()?;
+        let fd = program.fd()?.as_fd().try_clone_to_owned()?;
+        Ok(Program::from(fd))
+    };
+    load().map_err(|error| KernelError::Load {
+        port,
+        message: shortened(&with_causes(error.as_ref())),
+    })
+}
+
+/// What an error says, with what its causes add to that.
+fn with_causes(error: &dyn Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    message
+}
+
+/// Begin and end of a message that may hold a verifier's log of megabytes: it begins with the error
+/// and ends with the reason.
+fn shortened(message: &str) -> String {
+    let length = message.chars().count();
+    if length <= 2 * LOG_CHARACTERS {
+        return message.to_owned();
+    }
+    let head: String = message.chars().take(LOG_CHARACTERS).collect();
+    let tail: String = message.chars().skip(length - LOG_CHARACTERS).collect();
+    format!("{head}\n[...]\n{tail}")
+}

@@ -1,0 +1,195 @@
+//! Where everything is pinned.
+//!
+//! ```text
+//! <bpffs>/headgate/<instance>/v<layout version>/
+//!   ACTIVE  RULE_COUNTERS  REASON_COUNTERS  FAILSAFE  FAILSAFE_BITS
+//!   slots-<capacity>                            the outer map for programs of this capacity
+//!   links/port<number>                          what keeps a program on its interface
+//!   programs/port<number>-<object>-<capacity>   the program behind that link
+//! ```
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use headgate_datapath::{
+    kernel::KernelError,
+    state::{Capacity, Digest, PortIndex},
+};
+use headgate_layout::LAYOUT_VERSION;
+
+use crate::error::{Asked, if_present, unusable};
+
+/// Where the BPF file system is mounted by custom.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+
+/// Name under which one agent keeps its pins, so that several live side by side on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Letters, digits, `-` and `_`: the BPF file system refuses dots.
+    pub name: String,
+}
+
+/// The pins of one instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Pins {
+    /// `<bpffs>/headgate/<instance>`
+    instance: PathBuf,
+    /// The folder of our layout version.
+    root: PathBuf,
+}
+
+/// Name of a pinned program, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProgramPin {
+    pub(crate) port: PortIndex,
+    pub(crate) object: Digest,
+    pub(crate) capacity: Capacity,
+}
+
+impl Pins {
+    pub(crate) fn new(instance: &Instance, bpffs: &Path) -> Result<Self, KernelError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let name = &instance.name;
+        if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
+            return Err(unusable(
+                format!("instance name {name:?} cannot name a folder of a BPF file system"),
+                "use 1 to 64 letters, digits, `-` and `_`",
+            ));
+        }
+        let instance = bpffs.join("headgate").join(name);
+        let root = instance.join(format!("v{LAYOUT_VERSION}"));
+        Ok(Self { instance, root })
+    }
+
+    pub(crate) fn instance(&self) -> &Path {
+        &self.instance
+    }
+
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub(crate) fn slots(&self, capacity: Capacity) -> PathBuf {
+        self.root.join(format!("slots-{}", capacity.0))
+    }
+
+    pub(crate) fn link(&self, port: PortIndex) -> PathBuf {
+        self.root
+            .join("links")
+            .join(format!("port{}", port.number()))
+    }
+
+    pub(crate) fn program(&self, pin: &ProgramPin) -> PathBuf {
+        self.root.join("programs").join(pin.file_name())
+    }
+
+    /// Makes the folders.
+    pub(crate) fn make(&self) -> Result<(), KernelError> {
+        for folder in ["links", "programs"] {
+            let path = self.root.join(folder);
+            // Once more where another instance has just removed the folder that both share.
+            fs::create_dir_all(&path)
+                .or_else(|_| fs::create_dir_all(&path))
+                .asked(|| format!("making the folder {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Capacities with an outer map.
+    pub(crate) fn capacities(&self) -> Result<Vec<Capacity>, KernelError> {
+        let names = names_in(&self.root)?;
+        let mut found: Vec<_> = names
+            .iter()
+            .filter_map(|name| name.strip_prefix("slots-")?.parse().ok())
+            .map(Capacity)
+            .collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Ports with a link.
+    pub(crate) fn links(&self) -> Result<Vec<PortIndex>, KernelError> {
+        let names = names_in(&self.root.join("links"))?;
+        Ok(names.iter().filter_map(|name| port_of(name)).collect())
+    }
+
+    /// Pinned programs.
+    pub(crate) fn programs(&self) -> Result<Vec<ProgramPin>, KernelError> {
+        let names = names_in(&self.root.join("programs"))?;
+        Ok(names
+            .iter()
+            .filter_map(|name| ProgramPin::parse(name))
+            .collect())
+    }
+}
+
+impl ProgramPin {
+    fn file_name(&self) -> String {
+        let port = self.port.number();
+        format!("port{port}-{}-{}", self.object, self.capacity.0)
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.splitn(3, '-');
+        Some(Self {
+            port: port_of(parts.next()?)?,
+            object: parts.next()?.parse().ok()?,
+            capacity: Capacity(parts.next()?.parse().ok()?),
+        })
+    }
+}
+
+fn port_of(name: &str) -> Option<PortIndex> {
+    PortIndex::new(name.strip_prefix("port")?.parse().ok()?)
+}
+
+/// Names in a folder; none where the folder is absent.
+pub(crate) fn names_in(folder: &Path) -> Result<Vec<String>, KernelError> {
+    let read = || -> io::Result<Vec<String>> {
+        let Some(entries) = if_present(fs::read_dir(folder))? else {
+            return Ok(Vec::new());
+        };
+        entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    };
+    read().asked(|| format!("reading the folder {}", folder.display()))
+}
+
+/// Takes away a pin; one that is absent is no error.
+pub(crate) fn unpin(path: &Path) -> Result<(), KernelError> {
+    if_present(fs::remove_file(path))
+        .map(drop)
+        .asked(|| format!("removing the pin {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_pin_tells_what_it_was_loaded_from() {
+        let pin = ProgramPin {
+            port: PortIndex::new(7).expect("below MAX_PORTS"),
+            object: Digest::of(b"object"),
+            capacity: Capacity(65_536),
+        };
+        assert_eq!(ProgramPin::parse(&pin.file_name()), Some(pin));
+        assert_eq!(ProgramPin::parse("port7"), None);
+        assert_eq!(ProgramPin::parse("port999-aa-1"), None);
+    }
+
+    #[test]
+    fn a_name_that_the_file_system_refuses_is_refused_with_a_remedy() {
+        for name in ["", "a.b", "a/b", &"x".repeat(65)] {
+            let instance = Instance { name: name.into() };
+            let refused = Pins::new(&instance, Path::new(DEFAULT_BPFFS));
+            assert!(
+                matches!(refused, Err(KernelError::Unusable { .. })),
+                "{name}"
+            );
+        }
+    }
+}

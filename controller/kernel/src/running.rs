@@ -1,0 +1,157 @@
+//! The running kernel as `headgate_datapath` wants it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use headgate_datapath::{
+    kernel::KernelError,
+    state::{Capacity, Digest, PortIndex},
+};
+use headgate_layout::verdict::{Count, Reason};
+
+use crate::{
+    blocks::BlockReader,
+    bpf::{Link, Map, Program, TestRun},
+    bpffs, counters,
+    error::{Asked, if_present},
+    features::probe,
+    grace::GracePeriod,
+    pins::{Instance, Pins, names_in, unpin},
+    shared::Shared,
+};
+
+/// The running kernel, as far as one instance has a part in it.
+///
+/// Everything is found again by its pins: two of these on the same instance see the same. Only one
+/// may apply steps; the caller sees to that.
+#[derive(Debug)]
+pub struct RunningKernel {
+    pub(crate) pins: Pins,
+    pub(crate) blocks: BlockReader,
+    /// Blocks built since the last look that may stand in no slot yet.
+    pub(crate) built: BTreeMap<(Digest, Capacity), Map>,
+    pub(crate) grace: Option<GracePeriod>,
+    /// A grace period has passed since the last flip; what an earlier process did is unknown.
+    pub(crate) settled: bool,
+}
+
+impl RunningKernel {
+    /// For one who applies steps: checks what the node must offer, and mounts a BPF file system at
+    /// `bpffs` (by custom [`crate::DEFAULT_BPFFS`]) where there is none.
+    ///
+    /// # Errors
+    /// [`KernelError::Unusable`] names what is missing and what to do about it.
+    pub fn open(instance: &Instance, bpffs: &Path) -> Result<Self, KernelError> {
+        let pins = Pins::new(instance, bpffs)?;
+        probe()?;
+        bpffs::mount_if_absent(bpffs)?;
+        bpffs::check_writable(bpffs)?;
+        Ok(Self::with(pins))
+    }
+
+    /// For one who only looks, or takes everything down: nothing is made or mounted.
+    ///
+    /// # Errors
+    /// [`KernelError::Unusable`] where there is no BPF file system at `bpffs`: the pins may be there
+    /// without being seen, so this is not the same as none.
+    pub fn open_read_only(instance: &Instance, bpffs: &Path) -> Result<Self, KernelError> {
+        let pins = Pins::new(instance, bpffs)?;
+        bpffs::check_mounted(bpffs)?;
+        Ok(Self::with(pins))
+    }
+
+    fn with(pins: Pins) -> Self {
+        Self {
+            pins,
+            blocks: BlockReader::default(),
+            built: BTreeMap::new(),
+            grace: None,
+            settled: false,
+        }
+    }
+
+    /// Packets and bytes of these rule counters, over all CPUs. Quick: batched reads.
+    ///
+    /// # Errors
+    /// Where the maps are missing or cannot be read.
+    pub fn rule_counters(
+        &self,
+        indices: &BTreeSet<u32>,
+    ) -> Result<BTreeMap<u32, Count>, KernelError> {
+        counters::read(&Shared::required(&self.pins)?.rule_counters, indices)
+    }
+
+    /// Packets and bytes by port and reason, over all CPUs; every reason of every port is there.
+    ///
+    /// # Errors
+    /// Where the maps are missing or cannot be read.
+    pub fn reason_counters(
+        &self,
+        ports: &BTreeSet<PortIndex>,
+    ) -> Result<BTreeMap<(PortIndex, Reason), Count>, KernelError> {
+        counters::read_reasons(&Shared::required(&self.pins)?.reason_counters, ports)
+    }
+
+    /// Runs the program behind the link of `port` on an Ethernet frame, `repeat` times. It counts
+    /// as it would for a frame that arrives.
+    ///
+    /// # Errors
+    /// Where there is no link, or the kernel refuses the frame (it wants 14 bytes at least).
+    pub fn run_program(
+        &self,
+        port: PortIndex,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<TestRun, KernelError> {
+        Link::pinned(&self.pins.link(port))
+            .and_then(|link| Program::by_id(link.info()?.program_id))
+            .and_then(|program| program.test_run(frame, repeat))
+            .asked(|| format!("running the program of {port} on a frame"))
+    }
+
+    /// Takes every program of this instance off its interface and forgets everything pinned, of
+    /// other layout versions too. Gives the number of links that were taken off.
+    ///
+    /// # Errors
+    /// The first that occurs; what can be taken down is, nevertheless, and links come first.
+    pub fn detach_all(&mut self) -> Result<usize, KernelError> {
+        self.built.clear();
+        let root = self.pins.instance().to_owned();
+        let mut versions = Vec::new();
+        for name in names_in(&root)? {
+            versions.push(root.join(name));
+        }
+        let mut failed = None;
+        let mut detached = 0;
+        for version in &versions {
+            let links = version.join("links");
+            for name in names_in(&links)? {
+                match take_off(&links.join(name)) {
+                    Ok(()) => detached += 1,
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if_present(fs::remove_dir_all(&root))
+            .asked(|| format!("removing the folder {}", root.display()))?;
+        // Stays while another instance has pins.
+        if let Some(all_instances) = root.parent() {
+            drop(fs::remove_dir(all_instances));
+        }
+        Ok(detached)
+    }
+}
+
+/// Detaches the link pinned at `path` and removes the pin.
+fn take_off(path: &Path) -> Result<(), KernelError> {
+    Link::pinned(path)
+        .and_then(|link| link.detach())
+        .asked(|| format!("detaching the link {}", path.display()))?;
+    unpin(path)
+}

@@ -1,0 +1,68 @@
+//! Word of changes, as they happen.
+
+use std::io;
+
+use headgate_datapath::kernel::KernelError;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+
+use crate::{error::Asked, interfaces::is_default, netlink::messages};
+
+/// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV6_IFADDR`, `_IPV4_ROUTE` and `_IPV6_ROUTE`.
+const GROUPS: [u32; 5] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV6_ROUTE,
+];
+
+/// A subscription to changes of links, addresses and default routes.
+pub struct Changes {
+    socket: TokioSocket,
+}
+
+impl Changes {
+    pub(crate) fn subscribe() -> io::Result<Self> {
+        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+        socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+        for group in GROUPS {
+            socket.socket_mut().add_membership(group)?;
+        }
+        Ok(Self { socket })
+    }
+
+    /// Returns when something has changed since the last return; many changes at once may make one
+    /// return or several. Safe to drop at any await.
+    ///
+    /// # Errors
+    /// Where the socket fails.
+    pub async fn next(&mut self) -> Result<(), KernelError> {
+        loop {
+            match self.socket.recv_from_full().await {
+                Ok((datagram, _)) => {
+                    if messages(&datagram).any(|message| concerns_interfaces(&message)) {
+                        return Ok(());
+                    }
+                }
+                // Changes came faster than we read: some are lost, so something has changed.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(()),
+                Err(error) => return Err(error).asked(|| "waiting for changes".to_owned()),
+            }
+        }
+    }
+}
+
+/// Routes other than default ones come by the thousand on some nodes and mean nothing to us.
+fn concerns_interfaces(message: &io::Result<NetlinkMessage<RouteNetlinkMessage>>) -> bool {
+    match message {
+        Ok(message) => match &message.payload {
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
+            ) => is_default(route),
+            _ => true,
+        },
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,86 @@
+//! What a reading yields.
+
+use std::{fmt, sync::Arc};
+
+use headgate_crds::{Kind, Problem};
+
+/// One look at a directory. `T` is what is kept of a resource.
+#[derive(Debug)]
+pub enum Reading<T> {
+    /// The directory was read; what is not listed does not exist.
+    Complete(Listing<T>),
+    /// The directory could not be read: nothing is known, so keep what is.
+    Unavailable {
+        /// Why, for the user.
+        reason: String,
+    },
+}
+
+/// Everything in a directory, by file name and line.
+#[derive(Debug)]
+pub struct Listing<T> {
+    /// The resources, good and bad. A document of a file that did not change is
+    /// the same `Arc` as in the reading before.
+    pub documents: Vec<Arc<Document<T>>>,
+    /// Files of which it is not known what they hold; what they held last stays.
+    /// None of the documents is from such a file.
+    pub unreadable: Vec<UnreadableFile>,
+    /// What was left aside.
+    pub warnings: Vec<Warning>,
+}
+
+/// One resource as a file holds it.
+#[derive(Debug, Clone)]
+pub struct Document<T> {
+    /// Where it stands.
+    pub origin: Origin,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Its identity: a hash of kind and name, 32 hexadecimal digits.
+    pub uid: String,
+    /// BLAKE3 of its labels and spec: what changes with its meaning, not with
+    /// comments, annotations or place.
+    pub written: [u8; 32],
+    /// The resource, or what is wrong with it, each problem with its line.
+    pub content: Result<T, Vec<Problem>>,
+    /// What is accepted but hardly meant, with lines.
+    pub warnings: Vec<Problem>,
+}
+
+/// A place in a directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// The file, relative to the directory.
+    pub file: String,
+    /// Line in the file, from 1.
+    pub line: u32,
+}
+
+impl fmt::Display for Origin {
+    /// `file:line`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// A file of which it is not known what resources it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableFile {
+    /// The file, relative to the directory.
+    pub file: String,
+    /// Where in it, where that is known.
+    pub line: Option<u32>,
+    /// What is wrong, and what to do.
+    pub reason: String,
+}
+
+/// Something that was left aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Where.
+    pub origin: Origin,
+    /// What and why.
+    pub message: String,
+}

@@ -1,0 +1,51 @@
+//! The resource types of Headgate: schema, defaults, validation.
+//!
+//! The types are what users write; nothing here is compiled or resolved.
+//! [`check`] is the one validation for a file, an admission webhook and an
+//! agent: it runs the CRD's own schema, defaults and CEL rules without an API
+//! server, then what CEL cannot say. [`files`] renders the CRDs themselves.
+
+mod check;
+mod cidr;
+mod crd;
+mod metadata;
+mod path;
+mod remedy;
+mod rules;
+mod schema;
+mod semantics;
+mod structural;
+
+// KubeSchema copies each public struct into a function, where nothing reaches it.
+#[allow(unreachable_pub)]
+mod cidr_group;
+#[allow(unreachable_pub)]
+mod endpoint;
+#[allow(unreachable_pub)]
+mod protocol;
+#[allow(unreachable_pub)]
+mod selector;
+// Two print columns of one type are no duplicates.
+#[allow(unreachable_pub, clippy::duplicated_attributes)]
+mod xdp_policy;
+
+pub use check::{Checked, Kind, Problem, Resource, check};
+pub use cidr::{CidrError, parse_cidr};
+pub use cidr_group::{CidrGroup, CidrGroupSpec};
+pub use crd::{all, files, to_yaml};
+pub use endpoint::{CidrGroupReference, Endpoint};
+pub use ipnet::IpNet;
+pub use protocol::{
+    IcmpMatch, PortRange, Protocol, SctpMatch, TcpFlag, TcpFlags, TcpMatch, UdpMatch,
+};
+pub use selector::{LabelSelector, LabelSelectorOperator, LabelSelectorRequirement};
+pub use xdp_policy::{
+    Action, AttachMode, DEFAULT_ROUTE, Fragments, PolicyRule, XdpPolicy, XdpPolicySpec,
+};
+
+/// The API group of every resource here.
+pub const GROUP: &str = "headgate.dev";
+/// The only version of the group.
+pub const VERSION: &str = "v1alpha1";
+/// `GROUP/VERSION`, as `apiVersion` spells it.
+pub const API_VERSION: &str = "headgate.dev/v1alpha1";

@@ -1,0 +1,165 @@
+//! The table of maps: one place for every name, type and size.
+
+use crate::{failsafe, verdict};
+
+/// Places that a revision's tables can live in; one is active.
+pub const SLOTS: u32 = 2;
+
+/// Interfaces that one agent can serve: each has a port index below this, compiled into its program.
+pub const MAX_PORTS: u32 = 256;
+
+/// Rule counters of one node.
+pub const MAX_COUNTERS: u32 = 65_536;
+
+/// Largest `T` that one bounds check of the tables covers, in bytes.
+pub const LINE: u32 = 64;
+
+/// Largest capacity of one policy set's tables, in bytes. The verifier takes variable offsets into
+/// a map value below 2^29 only (`BPF_MAX_VAR_OFF` in kernel/bpf/verifier.c).
+pub const MAX_CAPACITY: u32 = 7 << 26;
+
+/// Type of a map, as far as the project uses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapType {
+    /// `BPF_MAP_TYPE_ARRAY`
+    Array,
+    /// `BPF_MAP_TYPE_PERCPU_ARRAY`
+    PerCpuArray,
+    /// `BPF_MAP_TYPE_LPM_TRIE`
+    LpmTrie,
+    /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`
+    ArrayOfMaps,
+}
+
+/// Shape of one map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapSpec {
+    /// Name in the object, in the pins' folder and in `bpftool map`.
+    pub name: &'static str,
+    /// Type of the map.
+    pub kind: MapType,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Number of entries.
+    pub max_entries: u32,
+    /// Whether user space maps it into its memory (`BPF_F_MMAPABLE`).
+    pub mmapable: bool,
+}
+
+/// The word that says which slot is active; read once a packet, written once a revision.
+pub const ACTIVE: MapSpec = MapSpec {
+    name: "ACTIVE",
+    kind: MapType::Array,
+    key_size: 4,
+    value_size: 4,
+    max_entries: 1,
+    mmapable: false,
+};
+
+/// (slot, port) -> the tables of that port's policy set. One such map exists for each capacity in
+/// use; a program reads the one that it was loaded with. See [`tables_index`].
+pub const TABLES: MapSpec = MapSpec {
+    name: "TABLES",
+    kind: MapType::ArrayOfMaps,
+    key_size: 4,
+    value_size: 4,
+    max_entries: SLOTS * MAX_PORTS,
+    mmapable: false,
+};
+
+/// Packets and bytes by counter index, per CPU.
+pub const RULE_COUNTERS: MapSpec = MapSpec {
+    name: "RULE_COUNTERS",
+    kind: MapType::PerCpuArray,
+    key_size: 4,
+    value_size: core::mem::size_of::<verdict::Count>() as u32,
+    max_entries: MAX_COUNTERS,
+    mmapable: false,
+};
+
+/// Packets and bytes by port and reason, per CPU. See [`reason_index`].
+pub const REASON_COUNTERS: MapSpec = MapSpec {
+    name: "REASON_COUNTERS",
+    kind: MapType::PerCpuArray,
+    key_size: 4,
+    value_size: core::mem::size_of::<verdict::Count>() as u32,
+    max_entries: MAX_PORTS * verdict::REASON_SLOTS,
+    mmapable: false,
+};
+
+/// Peers that are never dropped, by longest prefix; IPv4 as IPv4-mapped IPv6.
+pub const FAILSAFE: MapSpec = MapSpec {
+    name: "FAILSAFE",
+    kind: MapType::LpmTrie,
+    key_size: core::mem::size_of::<failsafe::PeerKey>() as u32,
+    value_size: 4,
+    max_entries: failsafe::MAX_PEERS,
+    mmapable: false,
+};
+
+/// Bitmap before [`FAILSAFE`], so that a flood does not pay for the trie. See [`failsafe`].
+pub const FAILSAFE_BITS: MapSpec = MapSpec {
+    name: "FAILSAFE_BITS",
+    kind: MapType::Array,
+    key_size: 4,
+    value_size: failsafe::BITMAP_BYTES,
+    max_entries: 1,
+    mmapable: false,
+};
+
+/// Every map that is pinned once for an instance; [`TABLES`] is pinned once for each capacity.
+pub const SHARED: [MapSpec; 5] = [
+    ACTIVE,
+    RULE_COUNTERS,
+    REASON_COUNTERS,
+    FAILSAFE,
+    FAILSAFE_BITS,
+];
+
+/// Shape of the map that holds one policy set's tables: a single value of `capacity` bytes.
+#[must_use]
+pub const fn table_block(capacity: u32) -> MapSpec {
+    MapSpec {
+        name: "tables",
+        kind: MapType::Array,
+        key_size: 4,
+        value_size: capacity,
+        max_entries: 1,
+        mmapable: true,
+    }
+}
+
+/// Key of [`TABLES`] for the tables of `port` in `slot`.
+#[inline(always)]
+#[must_use]
+pub const fn tables_index(slot: u32, port: u32) -> u32 {
+    slot * MAX_PORTS + port
+}
+
+/// Key of [`REASON_COUNTERS`] for `reason` at `port`.
+#[inline(always)]
+#[must_use]
+pub const fn reason_index(port: u32, reason: verdict::Reason) -> u32 {
+    port * verdict::REASON_SLOTS + reason as u32
+}
+
+/// Smallest capacity, in bytes, whose block takes tables of `length` bytes, or `None` beyond
+/// [`MAX_CAPACITY`]. Capacities come in quarter steps of powers of two (at most 25% spare) from
+/// 64 KiB up, so that small edits of a policy keep its program.
+#[must_use]
+pub const fn capacity_for(length: u32) -> Option<u32> {
+    let mut step: u32 = 1 << 14;
+    while step <= MAX_CAPACITY / 7 {
+        let mut quarters = 4;
+        while quarters < 8 {
+            if length <= step * quarters - LINE {
+                return Some(step * quarters);
+            }
+            quarters += 1;
+        }
+        step *= 2;
+    }
+    None
+}

@@ -1,0 +1,85 @@
+//! What became of a packet, and why.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What the policy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Action {
+    /// The packet goes on to the stack.
+    Allow = 0,
+    /// The packet ends here.
+    Drop = 1,
+}
+
+/// Reserved counters for each port in `REASON_COUNTERS`.
+pub const REASON_SLOTS: u32 = 16;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $value:literal => $action:ident,)*) => {
+        /// Why a packet that no rule decided met its verdict.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Reason {
+            $($(#[$doc])* $name = $value,)*
+        }
+
+        impl Reason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+
+            /// What happens to such a packet.
+            #[inline(always)]
+            #[must_use]
+            pub const fn action(self) -> Action {
+                match self {
+                    $(Reason::$name => Action::$action,)*
+                }
+            }
+
+            /// Name as shown to people, in metrics and in JSON.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Reason::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No rule matched; the policies' default is Allow.
+    DefaultAllow = 0 => Allow,
+    /// No rule matched; a policy's default is Drop.
+    DefaultDrop = 1 => Drop,
+    /// Neither IPv4 nor IPv6: policies do not concern it.
+    NotIp = 2 => Allow,
+    /// The verdict would have been Drop, but the node needs this peer or protocol to live.
+    Failsafe = 3 => Allow,
+    /// A header cut short or against its own length fields, or an IP length beyond the frame.
+    Malformed = 4 => Drop,
+    /// More than two VLAN tags.
+    VlanDepth = 5 => Drop,
+    /// More than eight IPv6 extension headers.
+    ExtensionHeaders = 6 => Drop,
+    /// An IPv4 fragment at offset 1 that says TCP: it would overwrite the flags (RFC 1858).
+    TcpFragmentOverlap = 7 => Drop,
+    /// Headers that do not lie in the first buffer of a multi-buffer frame.
+    HeaderNotLinear = 8 => Drop,
+    /// No tables for this port: an error of ours, reported by the agent as such.
+    NoTables = 9 => Allow,
+}
+
+/// A counter's value on one CPU.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes from the Ethernet header to the end of the IP packet (link padding left out); of a
+    /// frame that is not IP or cannot be parsed, the bytes of its first buffer.
+    pub bytes: u64,
+}

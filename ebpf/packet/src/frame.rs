@@ -1,0 +1,41 @@
+//! Access to the bytes of a frame.
+
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+/// Types that can be read from any place of a frame.
+pub trait WireType: FromBytes + Immutable + KnownLayout + Unaligned {}
+impl<T: FromBytes + Immutable + KnownLayout + Unaligned> WireType for T {}
+
+/// A frame as it arrived, from its Ethernet header on.
+pub trait Frame {
+    /// The `T` at `offset`, or `None` where it does not lie in the frame's first buffer.
+    fn at<T: WireType>(&self, offset: u32) -> Option<&T>;
+
+    /// Bytes in the first buffer.
+    fn linear_length(&self) -> u32;
+
+    /// Bytes in all buffers; may cost a helper call.
+    fn full_length(&self) -> u32;
+
+    /// Whether the frame has at least `length` bytes; asks for the full length only if it must.
+    #[inline(always)]
+    fn holds(&self, length: u32) -> bool {
+        length <= self.linear_length() || length <= self.full_length()
+    }
+}
+
+/// A frame in one piece of memory.
+impl Frame for [u8] {
+    fn at<T: WireType>(&self, offset: u32) -> Option<&T> {
+        let rest = self.get(offset as usize..)?;
+        T::ref_from_prefix(rest).ok().map(|(value, _)| value)
+    }
+
+    fn linear_length(&self) -> u32 {
+        self.len() as u32
+    }
+
+    fn full_length(&self) -> u32 {
+        self.len() as u32
+    }
+}

@@ -1,0 +1,90 @@
+//! The verdict on a frame: parse, classify, failsafe.
+
+use headgate_layout::{
+    tables::NO_RULE,
+    verdict::{Action, Reason},
+};
+
+use crate::{
+    classify::classify,
+    failsafe,
+    frame::Frame,
+    parse::{Addresses, Parsed, parse},
+    tables::Tables,
+};
+
+/// What a verdict needs besides the frame.
+pub trait Environment {
+    /// The tables of one policy set.
+    type Tables: Tables;
+
+    /// The tables of the active revision for this port, or `None` where there are none.
+    fn tables(&self) -> Option<Self::Tables>;
+
+    /// Whether the source is a failsafe peer.
+    fn is_failsafe_peer(&self, addresses: &Addresses) -> bool;
+}
+
+/// Who decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The rule with this counter.
+    Rule(u32),
+    /// No rule, for this reason.
+    Reason(Reason),
+}
+
+/// What becomes of a frame, why, and the bytes to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Allow or drop.
+    pub action: Action,
+    /// Rule or reason.
+    pub cause: Cause,
+    /// Bytes to count.
+    pub length: u32,
+}
+
+impl Verdict {
+    #[inline(always)]
+    fn by(reason: Reason, length: u32) -> Self {
+        Self {
+            action: reason.action(),
+            cause: Cause::Reason(reason),
+            length,
+        }
+    }
+}
+
+/// Judges `frame`.
+#[inline(always)]
+pub fn judge<F: Frame + ?Sized, E: Environment>(frame: &F, environment: &E) -> Verdict {
+    let packet = match parse(frame) {
+        Ok(Parsed::Ip(packet)) => packet,
+        Ok(Parsed::NotIp) => return Verdict::by(Reason::NotIp, frame.linear_length()),
+        Err(error) => return Verdict::by(error.reason(), frame.linear_length()),
+    };
+    let Some(tables) = environment.tables() else {
+        return Verdict::by(Reason::NoTables, packet.length);
+    };
+    let Some(decision) = classify(&tables, &packet) else {
+        return Verdict::by(Reason::NoTables, packet.length);
+    };
+    let dropped = decision.action == Action::Drop as u32;
+    if dropped
+        && (failsafe::needed_to_live(&packet) || environment.is_failsafe_peer(&packet.addresses))
+    {
+        return Verdict::by(Reason::Failsafe, packet.length);
+    }
+    let action = if dropped { Action::Drop } else { Action::Allow };
+    let cause = match decision.counter {
+        NO_RULE if dropped => Cause::Reason(Reason::DefaultDrop),
+        NO_RULE => Cause::Reason(Reason::DefaultAllow),
+        counter => Cause::Rule(counter),
+    };
+    Verdict {
+        action,
+        cause,
+        length: packet.length,
+    }
+}

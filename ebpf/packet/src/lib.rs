@@ -1,0 +1,15 @@
+//! Parsing, classification and verdict of packets: one code for the kernel and the host.
+//!
+//! The verifier refuses slices over packet memory, so everything here is generic over two small
+//! traits: [`frame::Frame`] for the packet, [`tables::Tables`] for the tables. The program
+//! implements them over pointers that it compares with `data_end` and over map values, the host
+//! over slices.
+#![no_std]
+
+pub mod classify;
+pub mod failsafe;
+pub mod frame;
+pub mod judge;
+pub mod parse;
+pub mod tables;
+pub mod trie;

@@ -1,0 +1,46 @@
+//! A frame in the driver's memory.
+
+use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
+use headgate_packet::frame::{Frame, WireType};
+
+/// The frame of one program run.
+pub struct XdpFrame<'a> {
+    ctx: &'a XdpContext,
+    data: usize,
+    data_end: usize,
+}
+
+impl<'a> XdpFrame<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        Self {
+            ctx,
+            data: ctx.data(),
+            data_end: ctx.data_end(),
+        }
+    }
+}
+
+impl Frame for XdpFrame<'_> {
+    #[inline(always)]
+    fn at<T: WireType>(&self, offset: u32) -> Option<&T> {
+        let start = self.data + offset as usize;
+        if start + size_of::<T>() > self.data_end {
+            return None;
+        }
+        // SAFETY: the bytes lie before data_end (the verifier follows this very comparison), stay
+        // there for this run, and any bytes at any address make a T: FromBytes and Unaligned.
+        Some(unsafe { &*(start as *const T) })
+    }
+
+    #[inline(always)]
+    fn linear_length(&self) -> u32 {
+        (self.data_end - self.data) as u32
+    }
+
+    #[inline(always)]
+    fn full_length(&self) -> u32 {
+        // SAFETY: the context is the one that the kernel gave to this run.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.as_ptr().cast()) as u32 }
+    }
+}

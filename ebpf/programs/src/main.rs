@@ -1,0 +1,43 @@
+//! The XDP program: bounds, maps, and a call to `headgate_packet::judge`.
+#![no_std]
+#![no_main]
+
+mod frame;
+mod maps;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use headgate_layout::{maps::reason_index, verdict::Action};
+use headgate_packet::judge::{Cause, judge};
+
+use crate::{
+    frame::XdpFrame,
+    maps::{Node, REASON_COUNTERS, RULE_COUNTERS, count, port},
+};
+
+/// Judges every frame that arrives at one interface.
+#[xdp(frags)]
+pub fn headgate(ctx: XdpContext) -> u32 {
+    let verdict = judge(&XdpFrame::new(&ctx), &Node);
+    match verdict.cause {
+        Cause::Rule(index) => count(RULE_COUNTERS.get_ptr_mut(index), verdict.length),
+        Cause::Reason(reason) => count(
+            REASON_COUNTERS.get_ptr_mut(reason_index(port(), reason)),
+            verdict.length,
+        ),
+    }
+    match verdict.action {
+        Action::Allow => xdp_action::XDP_PASS,
+        Action::Drop => xdp_action::XDP_DROP,
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: the build has panic = "abort" and the verifier refuses a program that could get here.
+    unsafe { core::hint::unreachable_unchecked() }
+}
+
+/// Gives the program the right to call GPL-only helpers.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

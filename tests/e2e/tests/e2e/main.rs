@@ -1,0 +1,50 @@
+//! Policies written, agents run, packets sent and counted.
+
+mod examples;
+mod failsafe;
+mod first_rule;
+mod foreign;
+mod hardships;
+mod instances;
+mod interfaces;
+mod modes;
+mod nodes;
+mod replacing;
+mod resources;
+mod restarting;
+mod rights;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Tests wait more than they work, for the agent and for traffic that is paced.
+const THREADS: usize = 4;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    if arguments.test_threads.is_none() {
+        let wanted = std::env::var("RUST_TEST_THREADS").ok();
+        let wanted = wanted.and_then(|number| number.parse().ok());
+        arguments.test_threads = Some(wanted.unwrap_or(THREADS));
+    }
+    let trials: Vec<Trial> = [
+        first_rule::trials(),
+        examples::trials(),
+        replacing::trials(),
+        restarting::trials(),
+        interfaces::trials(),
+        foreign::trials(),
+        instances::trials(),
+        resources::trials(),
+        failsafe::trials(),
+        nodes::trials(),
+        modes::trials(),
+        hardships::trials(),
+        rights::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

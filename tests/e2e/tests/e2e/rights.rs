@@ -1,0 +1,113 @@
+//! What an agent says that lacks what it needs.
+
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use headgate_e2e_tests::{
+    binary::headgate,
+    frames::udp,
+    lab::Lab,
+    node::{Said, SOON},
+    policies::drop_udp,
+    trials::on_node_with,
+    wait::wait_for,
+};
+use libtest_mimic::Trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        on_node_with("without_capabilities_the_agent_says_which", &["setpriv"], capabilities),
+        on_node_with("as_an_ordinary_user_the_agent_says_so", &["setpriv"], ordinary_user),
+        on_node_with("a_read_only_bpffs_is_said_with_the_remedy", &["unshare"], read_only),
+        on_node_with("an_absent_bpffs_is_mounted", &["unshare"], absent),
+    ]
+}
+
+/// The agent run by way of another program, which must end with an error.
+fn refused(lab: &Lab, way: &[&str]) -> Said {
+    refused_as(lab, way, headgate())
+}
+
+fn refused_as(lab: &Lab, way: &[&str], binary: &Path) -> Said {
+    let said = Said::of(&mut agent_by(lab, way, binary));
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(!lab.node.namespace.ip("link show eth0").contains("xdp"));
+    assert!(!lab.node.pins().exists(), "nothing is left");
+    said
+}
+
+fn agent_by(lab: &Lab, way: &[&str], binary: &Path) -> Command {
+    let mut command = lab.node.namespace.command(way[0]);
+    command.args(&way[1..]).arg(binary);
+    let arguments = lab.node.agent_arguments();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    lab.node.command_by(command, &arguments)
+}
+
+fn lab() -> Lab {
+    let lab = Lab::new();
+    lab.node.write("policy.yaml", &drop_udp("policy", 9));
+    lab
+}
+
+fn capabilities() {
+    let lab = lab();
+    let none = refused(&lab, &["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]);
+    assert!(none.errors.contains("neither CAP_BPF nor CAP_SYS_ADMIN"), "{none:?}");
+    assert!(none.errors.contains("run as root"), "{none:?}");
+    let some = refused(&lab, &["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"]);
+    assert!(some.errors.contains("CAP_BPF but not CAP_SYS_ADMIN"), "{some:?}");
+}
+
+fn ordinary_user() {
+    let lab = lab();
+    // Where everybody can run it, wherever it was built.
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let everybody = Permissions::from_mode(0o755);
+    fs::set_permissions(folder.path(), everybody).expect("the folder is ours");
+    let copy = folder.path().join("headgate");
+    fs::copy(headgate(), &copy).expect("there is room for it");
+    let way = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    let said = refused_as(&lab, &way, &copy);
+    assert!(said.errors.contains("ermission denied") && said.errors.contains("root"), "{said:?}");
+}
+
+fn read_only() {
+    let lab = lab();
+    let script = "mount -o remount,bind,ro /sys/fs/bpf && exec \"$0\" \"$@\"";
+    let said = refused(&lab, &["unshare", "--mount", "sh", "-c", script]);
+    assert!(said.errors.contains("read-only"), "{said:?}");
+    assert!(said.errors.contains("remount,rw"), "{said:?}");
+}
+
+/// An agent in mounts of its own: its pins, and all that hangs on them, end with it.
+struct Apart(Child);
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        self.0.kill().expect("it is our child");
+        self.0.wait().expect("it is our child");
+    }
+}
+
+fn absent() {
+    let lab = lab();
+    let script = "while umount /sys/fs/bpf 2>/dev/null; do :; done; exec \"$0\" \"$@\"";
+    let mut command = agent_by(&lab, &["unshare", "--mount", "sh", "-c", script], headgate());
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let log = folder.path().join("log");
+    let written = File::create(&log).expect("the folder is ours");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(written);
+    let agent = Apart(command.spawn().expect("nsenter can be run"));
+    let attached = || lab.node.namespace.ip("link show eth0").contains("xdp");
+    wait_for(SOON, "the program is attached", attached);
+    lab.check_arrivals([udp("10.0.0.1:5", "192.168.0.1:9").dropped()]);
+    let log = fs::read_to_string(log).expect("it was written");
+    assert!(log.contains("mounting a BPF file system"), "{log}");
+    drop(agent);
+    wait_for(SOON, "the pins end with the mount", || !attached());
+}

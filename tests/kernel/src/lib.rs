@@ -1,0 +1,7 @@
+//! What kernel tests share: a network namespace and pins of their own, blocks and frames by hand.
+
+pub mod blocks;
+pub mod frames;
+pub mod network;
+pub mod node;
+pub mod trials;

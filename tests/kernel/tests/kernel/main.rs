@@ -1,0 +1,35 @@
+//! `headgate-kernel` in the running kernel.
+
+mod attaching;
+mod counting;
+mod facts;
+mod failsafe;
+mod mending;
+mod object;
+mod refusals;
+mod replacing;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    // One test starts this program again with fewer rights.
+    if let Some(step) = std::env::var_os(refusals::CHILD) {
+        return refusals::child(&step);
+    }
+    let trials: Vec<Trial> = [
+        attaching::trials(),
+        counting::trials(),
+        facts::trials(),
+        failsafe::trials(),
+        mending::trials(),
+        object::trials(),
+        refusals::trials(),
+        replacing::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}

@@ -1,0 +1,60 @@
+//! The object that is embedded, against the table of maps.
+
+use aya_obj::{Object, generated::bpf_map_type};
+use headgate_kernel::OBJECT;
+use headgate_kernel_tests::trials::anywhere;
+use headgate_layout::maps::{self, MapSpec, MapType};
+use libtest_mimic::Trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        anywhere("the_objects_maps_are_those_of_the_layout", maps_of_object),
+        anywhere(
+            "the_object_has_one_program_for_frames_in_several_buffers",
+            program,
+        ),
+    ]
+}
+
+fn kind_of(spec: &MapSpec) -> u32 {
+    let kind = match spec.kind {
+        MapType::Array => bpf_map_type::BPF_MAP_TYPE_ARRAY,
+        MapType::PerCpuArray => bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY,
+        MapType::LpmTrie => bpf_map_type::BPF_MAP_TYPE_LPM_TRIE,
+        MapType::ArrayOfMaps => bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS,
+    };
+    kind as u32
+}
+
+fn maps_of_object() {
+    let object = Object::parse(OBJECT).expect("an object");
+    let mut named = 0;
+    for spec in maps::SHARED.iter().chain([&maps::TABLES]) {
+        let map = object.maps.get(spec.name);
+        let map = map.unwrap_or_else(|| panic!("the object lacks {}", spec.name));
+        assert_eq!(map.map_type(), kind_of(spec), "type of {}", spec.name);
+        assert_eq!(map.key_size(), spec.key_size, "key of {}", spec.name);
+        assert_eq!(map.value_size(), spec.value_size, "value of {}", spec.name);
+        assert_eq!(
+            map.max_entries(),
+            spec.max_entries,
+            "entries of {}",
+            spec.name
+        );
+        named += 1;
+    }
+    // The rest is what is compiled in at load time.
+    assert_eq!(object.maps.len(), named + 1, "{:?}", object.maps.keys());
+    let template = object.maps[maps::TABLES.name].inner().expect("a template");
+    let block = maps::table_block(64);
+    assert_eq!(template.map_type(), kind_of(&block));
+    assert_eq!(template.max_entries(), block.max_entries);
+}
+
+fn program() {
+    let object = Object::parse(OBJECT).expect("an object");
+    assert_eq!(object.programs.keys().collect::<Vec<_>>(), ["headgate"]);
+    let section = &object.programs["headgate"].section;
+    let frags = matches!(section, aya_obj::ProgramSection::Xdp { frags: true, .. });
+    assert!(frags, "{section:?}");
+}

@@ -1,0 +1,212 @@
+#!/usr/bin/env bash
+# Installs what building, testing and checking Headgate needs: Debian packages by apt, and
+# pinned tools into the user's cache folder, where every other clone finds them.
+#
+#   xtask/setup.sh [build]   what `make build`, `demo`, `test` and `bench` need
+#   xtask/setup.sh check     that and cargo-deny, for `make check`
+#   xtask/setup.sh path      print the PATH that puts the chosen tools first
+#
+# HEADGATE_CACHE  folder of the pinned tools (default: ${XDG_CACHE_HOME:-~/.cache}/headgate)
+# BPF_LINKER      a bpf-linker to use instead of the pinned one
+set -euo pipefail
+
+readonly BPF_LINKER_VERSION=0.13.0 LLVM_MAJOR=22 CARGO_DENY_VERSION=0.20.2
+readonly RUST_MINOR=95 # rust-version of the workspace: 1.95
+
+readonly CACHE=${HEADGATE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/headgate}
+readonly PINNED_LINKER=$CACHE/bpf-linker-$BPF_LINKER_VERSION-llvm$LLVM_MAJOR
+readonly PINNED_DENY=$CACHE/cargo-deny-$CARGO_DENY_VERSION
+readonly CARGO_BIN=${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
+
+# Package and why; what these depend on (rustc-web, gcc, libc6-dev, binutils) comes with them.
+readonly PACKAGES=(
+    "cargo-web|builds the project (brings rustc-web and gcc)"
+    "rust-web-clippy|lints of make check"
+    "rustfmt-web|formatting of make check"
+    "libstd-rust-web-dev-bpf|Rust's core library for eBPF programs"
+    "libllvm$LLVM_MAJOR|what bpf-linker generates eBPF code with"
+    "ca-certificates|downloads of crates over TLS"
+    "bpftool|looks at maps and programs from outside, in tests"
+    "iproute2|network namespaces and veth pairs of demo and tests"
+)
+
+say() { printf '==> %s\n' "$*" >&2; }
+fail() {
+    printf 'setup: %s\n' "$@" >&2
+    exit 1
+}
+
+# Prints the minor version of a Rust 1.x cargo, or 0 where it does not run.
+rust_minor() {
+    local version
+    version=$("$1" --version 2>/dev/null) || version=
+    [[ $version =~ ^cargo\ 1\.([0-9]+)\. ]] && echo "${BASH_REMATCH[1]}" || echo 0
+}
+
+may_install() { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; }
+
+missing_packages() {
+    local installed
+    # dpkg-query fails as soon as one name is unknown to it, and still prints the others.
+    installed=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' "${PACKAGES[@]%%|*}" 2>/dev/null) || true
+    local entry
+    for entry in "${PACKAGES[@]}"; do
+        grep -qx "${entry%%|*} installed" <<<"$installed" || echo "$entry"
+    done
+}
+
+# /usr/bin first, so that a rustup earlier on PATH does not win over the packaged toolchain;
+# unless what is there is too old. cargo looks for cargo-clippy in its home before PATH, except
+# where that folder is on PATH: so it goes last.
+print_path() {
+    if [[ -x /usr/bin/cargo ]] && (($(rust_minor /usr/bin/cargo) < RUST_MINOR)); then
+        echo "$PINNED_DENY/bin:$PATH:$CARGO_BIN"
+    else
+        echo "$PINNED_DENY/bin:/usr/bin:$PATH:$CARGO_BIN"
+    fi
+}
+
+# One set-up at a time for a cache folder; the lock goes with the process.
+locked=
+lock() {
+    [[ -z $locked ]] || return 0
+    mkdir -p "$CACHE" || fail "cannot make the folder $CACHE" "set HEADGATE_CACHE to one that can be written"
+    exec 9>"$CACHE/lock"
+    flock --nonblock 9 || { say "another set-up is running: waiting for it" && flock 9; }
+    locked=yes
+}
+
+apt() { apt-get -o DPkg::Lock::Timeout=600 -o APT::Color=0 "$@" >&2; }
+
+# Brings the package lists up to date; true where they offer a toolchain that is new enough.
+apt_offers_toolchain() {
+    say "bringing apt's package lists up to date"
+    apt update -q || say "apt-get update failed: trying with the lists that are there"
+    local candidate
+    candidate=$(apt-cache policy cargo-web | sed -n 's/^ *Candidate: //p')
+    [[ $candidate =~ ^1\.([0-9]+)\. ]] && ((BASH_REMATCH[1] >= RUST_MINOR)) && return
+    say "apt offers cargo-web '${candidate:-none}', and 1.$RUST_MINOR or later is needed"
+    say "Debian 12 and 13 have it in their security archive: is debian-security in apt's sources?"
+    return 1
+}
+
+install_packages() {
+    local missing names entry
+    mapfile -t missing < <(missing_packages)
+    names=("${missing[@]%%|*}")
+    say "installing these Debian packages and what they depend on:"
+    for entry in "${missing[@]}"; do
+        printf '      %-25s %s\n' "${entry%%|*}" "${entry#*|}" >&2
+    done
+    DEBIAN_FRONTEND=noninteractive apt install -y -q --no-install-recommends --no-remove "${names[@]}" ||
+        fail "apt-get could not install: ${names[*]}" \
+            "Debian's own cargo and rustc cannot stand beside cargo-web: where they are installed, remove them first" \
+            "  apt-get remove cargo rustc rust-clippy rustfmt"
+}
+
+# Builds a crate's binary in a folder beside its final place and renames it, so that a half
+# built one is never found. Arguments: final folder, crate, version, further cargo arguments.
+cargo_install() {
+    local folder=$1 crate=$2 version=$3 work
+    shift 3
+    work=$(mktemp -d "$CACHE/.build-$crate.XXXXXX")
+    # shellcheck disable=SC2064
+    trap "rm -rf '$work'" EXIT
+    mkdir -p "$work/llvm/lib"
+    # LLVM_PREFIX wants a lib folder with an unversioned name; the -dev package that has one
+    # brings 150 MB of headers and static libraries that nobody here needs.
+    ln -s "$(llvm_library)" "$work/llvm/lib/libLLVM.so"
+    # These tools spend their time in LLVM and in files: without optimisation they build in less
+    # than half the time and run as well.
+    env -u RUSTFLAGS -u CARGO_BUILD_TARGET LLVM_PREFIX="$work/llvm" CARGO_TARGET_DIR="$work/target" \
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
+        CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0 \
+        cargo install "$crate" --version "$version" --locked --root "$work/root" "$@" >&2 ||
+        fail "$crate $version did not build (the reason is above)" \
+            "it is downloaded from crates.io: is that reachable from here?"
+    mv -T "$work/root" "$folder"
+    rm -rf "$work"
+    trap - EXIT
+}
+
+llvm_library() { dpkg-query -L "libllvm$LLVM_MAJOR" | grep "/libLLVM.so.$LLVM_MAJOR\.[0-9]*\$"; }
+
+install_bpf_linker() {
+    [[ -n ${BPF_LINKER:-} || -x $PINNED_LINKER/bin/bpf-linker ]] && return
+    lock
+    [[ -x $PINNED_LINKER/bin/bpf-linker ]] && return
+    say "building bpf-linker $BPF_LINKER_VERSION, which links eBPF programs (a minute or two, once), into $CACHE"
+    cargo_install "$PINNED_LINKER" bpf-linker "$BPF_LINKER_VERSION" \
+        --no-default-features --features "llvm-$LLVM_MAJOR"
+}
+
+install_cargo_deny() {
+    [[ -x $PINNED_DENY/bin/cargo-deny ]] && return
+    lock
+    [[ -x $PINNED_DENY/bin/cargo-deny ]] && return
+    say "building cargo-deny $CARGO_DENY_VERSION, which checks licences and sources (minutes, once), into $CACHE"
+    cargo_install "$PINNED_DENY" cargo-deny "$CARGO_DENY_VERSION" --no-default-features
+}
+
+rustup_remedy() {
+    cat <<REMEDY
+with rustup 1.$RUST_MINOR or later:
+  rustup toolchain install stable --component clippy rustfmt
+  rustup toolchain install nightly --component rust-src
+  cargo install bpf-linker
+REMEDY
+}
+
+# What the rustup way lacks, one line each.
+missing_for_rustup() {
+    (($(rust_minor cargo) >= RUST_MINOR)) || echo "cargo 1.$RUST_MINOR or later (rustup toolchain install stable)"
+    local sysroot
+    sysroot=$(rustup run nightly rustc --print sysroot 2>/dev/null) || sysroot=
+    [[ -d $sysroot/lib/rustlib/src/rust/library/core ]] ||
+        echo "a nightly toolchain with rust-src (rustup toolchain install nightly --component rust-src)"
+    [[ -n ${BPF_LINKER:-} ]] || command -v bpf-linker >/dev/null || echo "bpf-linker (cargo install bpf-linker)"
+    local tool
+    for tool in cc ip nsenter bpftool; do
+        command -v "$tool" >/dev/null || echo "the command $tool"
+    done
+}
+
+# Nothing can be installed: checks that a rustup toolchain has all, or says what is missing.
+accept_rustup() {
+    local lacking packages
+    lacking=$(missing_for_rustup)
+    [[ -z $lacking ]] && return
+    packages=$(missing_packages | cut -d'|' -f1 | xargs)
+    cat >&2 <<MISSING
+setup: cannot install what is missing: that needs root and apt on Debian 12 or 13.
+
+On Debian, as root:
+  apt-get install --no-install-recommends $packages
+
+Elsewhere, $(rustup_remedy)
+of which this machine lacks:
+  ${lacking//$'\n'/$'\n'  }
+MISSING
+    exit 1
+}
+
+set_up() {
+    export PATH
+    PATH=$(print_path)
+    if [[ -z $(missing_packages) ]]; then
+        install_bpf_linker
+    elif may_install && lock && apt_offers_toolchain; then
+        # Another set-up may have done it while this one waited for the lock.
+        [[ -z $(missing_packages) ]] || install_packages
+        install_bpf_linker
+    else
+        accept_rustup
+    fi
+    [[ $1 != check ]] || install_cargo_deny
+}
+
+case ${1:-build} in
+path) print_path ;;
+build | check) set_up "${1:-build}" ;;
+*) fail "unknown part '$1': build, check or path" ;;
+esac

@@ -1,0 +1,107 @@
+//! Project chores. `make help` names those that a user wants; the rest serve `make check`.
+
+mod arrows;
+mod cargo;
+mod programs;
+mod summary;
+mod tests;
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+/// Project chores.
+#[derive(Parser)]
+#[command(name = "xtask")]
+struct Args {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Run every test and end in a line `N passed, N failed, N skipped`
+    Test {
+        /// Arguments for the test binaries, such as part of a test's name
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Run the tests that take long, optimised, with HEADGATE_SOAK=1
+    Soak {
+        /// Arguments for the test binaries, such as part of a test's name
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Build the binary and run examples/demo.sh with it
+    Demo,
+    /// Write crds/*.yaml from the resource types
+    Crds {
+        /// Write nothing; fail where a file differs from the types
+        #[arg(long)]
+        check: bool,
+    },
+    /// Fail where a crate depends on what its room must not know
+    Arrows,
+    /// Lint crates outside the workspace for the kernel's virtual machine
+    LintPrograms {
+        /// The crates' folders
+        #[arg(required = true)]
+        folders: Vec<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().chore) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<ExitCode> {
+    match chore {
+        Chore::Test { args } => return tests::run(tests::Suite::Workspace, &args),
+        Chore::Soak { args } => return tests::run(tests::Suite::Soak, &args),
+        Chore::Demo => demo()?,
+        Chore::Crds { check } => crds(check)?,
+        Chore::Arrows => arrows::check()?,
+        Chore::LintPrograms { folders } => {
+            for folder in folders {
+                programs::lint(&folder)?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn demo() -> Result<()> {
+    // Unoptimised by far the quickest to build; the crates that work hard are optimised anyway.
+    let headgate = cargo::build("headgate", &[])?;
+    let script = cargo::root().join("examples/demo.sh");
+    let status = Command::new("bash")
+        .arg(&script)
+        .env("HEADGATE", headgate)
+        .current_dir(cargo::root())
+        .status()
+        .with_context(|| format!("cannot run {}", script.display()))?;
+    if !status.success() {
+        bail!("the demo failed ({status})");
+    }
+    Ok(())
+}
+
+fn crds(check: bool) -> Result<()> {
+    let writer = cargo::build("xtask-crds", &["--features", "xtask/crds"])?;
+    let mut command = Command::new(writer);
+    command.arg(cargo::root().join("crds"));
+    if check {
+        command.arg("--check");
+    }
+    cargo::succeed(&mut command)
+}
