@@ -38,11 +38,31 @@ pub fn measure(table: &mut Table) -> anyhow::Result<()> {
         probe.first(saved, true)?;
     }
     let what = "saved file to first packet dropped";
-    table.figure(&format!("{what}, p50"), quantile(&mut took, 0.5), Some(100.0), "ms");
-    table.figure(&format!("{what}, p95"), quantile(&mut took, 0.95), Some(300.0), "ms");
-    table.figure(&format!("{what}, maximum"), quantile(&mut took, 1.0), None, "ms");
+    table.figure(
+        &format!("{what}, p50"),
+        quantile(&mut took, 0.5),
+        Some(100.0),
+        "ms",
+    );
+    table.figure(
+        &format!("{what}, p95"),
+        quantile(&mut took, 0.95),
+        Some(300.0),
+        "ms",
+    );
+    table.figure(
+        &format!("{what}, maximum"),
+        quantile(&mut took, 1.0),
+        None,
+        "ms",
+    );
 
-    table.figure("agent, resident memory, one policy", resident(lab.node.pid())?, Some(50.0), "MB");
+    table.figure(
+        "agent, resident memory, one policy",
+        resident(lab.node.pid())?,
+        Some(50.0),
+        "MB",
+    );
     for part in 0..20 {
         lab.node.write(&format!("group-{part}.yaml"), &group(part));
     }
@@ -79,7 +99,9 @@ impl Probe {
         loop {
             number += 1;
             let sent = since.elapsed();
-            self.from.send_to(&number.to_ne_bytes(), self.to).context("sending")?;
+            self.from
+                .send_to(&number.to_ne_bytes(), self.to)
+                .context("sending")?;
             if self.has_arrived(number) == arrives {
                 return Ok(sent);
             }
@@ -117,8 +139,18 @@ fn group(part: usize) -> String {
     let mut text = format!(
         "apiVersion: headgate.dev/v1alpha1\nkind: CidrGroup\nmetadata: {{name: part-{part}}}\nspec:\n  cidrs:\n"
     );
-    for (address, _) in hosts.set.v4.as_slice().iter().skip(part * 5_000).take(5_000) {
-        text.push_str(&format!("  - {}/32\n", std::net::Ipv4Addr::from_bits(*address)));
+    for (address, _) in hosts
+        .set
+        .v4
+        .as_slice()
+        .iter()
+        .skip(part * 5_000)
+        .take(5_000)
+    {
+        text.push_str(&format!(
+            "  - {}/32\n",
+            std::net::Ipv4Addr::from_bits(*address)
+        ));
     }
     text
 }

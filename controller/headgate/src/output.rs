@@ -129,6 +129,14 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
+/// So many of something.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        _ => format!("{number} {thing}s"),
+    }
+}
+
 /// A number where there is one.
 pub(crate) fn number<T: ToString>(value: Option<T>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
@@ -157,7 +165,7 @@ mod tests {
         let rows = [["a\tb\u{1b}[2J".to_owned(), "first\nsecond".to_owned()]];
         assert_eq!(
             columns(["A", "B"], rows),
-            "A          B\na b [2J   first [more by -o json]\n"
+            "A         B\na b [2J   first [more by -o json]\n"
         );
     }
 
@@ -171,6 +179,12 @@ mod tests {
     fn an_empty_section_is_left_out() {
         assert_eq!(section("Findings", []), "");
         assert_eq!(section("Findings", ["x".to_owned()]), "\nFindings:\n  x\n");
+    }
+
+    #[test]
+    fn one_is_not_several() {
+        assert_eq!(count(1, "rule"), "1 rule");
+        assert_eq!(count(0, "rule"), "0 rules");
     }
 
     #[test]

@@ -60,7 +60,14 @@ impl Sides {
 
     /// Plans `new` against `old` on a node with eth0 and eth1.
     fn plan(&self, more: &[&str]) -> Run {
-        let flags = ["plan", "new", "--against", "old", "--interfaces", "eth0,eth1"];
+        let flags = [
+            "plan",
+            "new",
+            "--against",
+            "old",
+            "--interfaces",
+            "eth0,eth1",
+        ];
         headgate(self.path(), &[&flags, more].concat())
     }
 }
@@ -92,7 +99,12 @@ fn the_same_files_change_nothing() {
     let sides = Sides::new(&[("web.yaml", WEB)], &[("web.yaml", WEB)]);
     let run = sides.plan(&[]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert!(run.stdout.ends_with("\nNothing would change against old.\n"), "{}", run.stdout);
+    assert!(
+        run.stdout
+            .ends_with("\nNothing would change against old.\n"),
+        "{}",
+        run.stdout
+    );
     assert!(!run.stdout.contains("Steps:"), "{}", run.stdout);
 }
 
@@ -103,13 +115,17 @@ fn a_first_policy_is_attached() {
     let lines: Vec<_> = run.stdout.lines().map(str::trim).collect();
     for expected in [
         "+ XdpPolicy/web",
-        "priority 500, default Allow, 1 rules",
+        "priority 500, default Allow, 1 rule",
         "+ eth0",
-        "1. make the shared maps and pin them",
+        "1. reset 1 rule counters",
     ] {
         assert!(lines.contains(&expected), "{expected}: {}", run.stdout);
     }
-    assert!(run.stdout.contains("attach port 0 to eth0, mode Auto"), "{}", run.stdout);
+    assert!(
+        run.stdout.contains("attach port 0 to eth0, mode Auto"),
+        "{}",
+        run.stdout
+    );
 }
 
 #[test]
@@ -150,12 +166,25 @@ fn what_is_refused_is_told_with_file_and_line_and_its_own_exit_code() {
     let sides = Sides::new(&[("web.yaml", WEB)], &[("web.yaml", broken.as_str())]);
     let run = sides.plan(&[]);
     assert_eq!(run.code, 3, "{}{}", run.stdout, run.stderr);
-    let finding = run.stdout.lines().find(|line| line.starts_with("  web.yaml:"));
+    let finding = run
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("  web.yaml:"));
     let finding = finding.unwrap_or_else(|| panic!("{}", run.stdout));
-    assert!(finding.contains("XdpPolicy/web: spec.rules[0].protocols[0]"), "{finding}");
-    assert!(finding.contains("generation 1 stays in effect"), "{finding}");
+    assert!(
+        finding.contains("XdpPolicy/web: spec.rules[0].protocols[0]"),
+        "{finding}"
+    );
+    assert!(
+        finding.contains("generation 1 stays in effect"),
+        "{finding}"
+    );
     // The last good content stays, so nothing would change.
-    assert!(run.stdout.ends_with("Nothing would change against old.\n"), "{}", run.stdout);
+    assert!(
+        run.stdout.ends_with("Nothing would change against old.\n"),
+        "{}",
+        run.stdout
+    );
 }
 
 #[test]
@@ -163,7 +192,11 @@ fn a_group_that_does_not_exist_is_refused() {
     let named = WEB.replace("{cidrs: [10.0.0.0/8]}", "{cidrGroups: {names: [nowhere]}}");
     let run = Sides::new(&[], &[("web.yaml", named.as_str())]).plan(&[]);
     assert_eq!(run.code, 3);
-    assert!(run.stdout.contains("UnresolvedReferences"), "{}", run.stdout);
+    assert!(
+        run.stdout.contains("UnresolvedReferences"),
+        "{}",
+        run.stdout
+    );
 }
 
 #[test]
@@ -171,12 +204,19 @@ fn an_interface_that_is_not_there_is_waited_for() {
     let elsewhere = WEB.replace("[eth0]", "[eth7]");
     let run = Sides::new(&[], &[("web.yaml", elsewhere.as_str())]).plan(&[]);
     assert_eq!(run.code, 0, "{}", run.stdout);
-    assert!(run.stdout.contains("no interface \"eth7\" on this node"), "{}", run.stdout);
+    assert!(
+        run.stdout.contains("no interface \"eth7\" on this node"),
+        "{}",
+        run.stdout
+    );
 }
 
 #[test]
 fn labels_decide_whether_a_policy_concerns_the_node() {
-    let edge = WEB.replace("spec:\n", "spec:\n  nodeSelector: {matchLabels: {role: edge}}\n");
+    let edge = WEB.replace(
+        "spec:\n",
+        "spec:\n  nodeSelector: {matchLabels: {role: edge}}\n",
+    );
     let sides = Sides::new(&[], &[("web.yaml", edge.as_str())]);
     let elsewhere = sides.plan(&[]);
     assert!(!elsewhere.stdout.contains("+ eth0"), "{}", elsewhere.stdout);
@@ -195,7 +235,11 @@ fn programs_get_an_object() {
     assert_eq!(plan["resources"][0]["resource"], "XdpPolicy/web");
     assert_eq!(plan["resources"][0]["change"], "Removed");
     assert_eq!(plan["interfaces"][0]["interface"], "eth0");
-    assert!(plan["steps"].as_array().is_some_and(|steps| !steps.is_empty()));
+    assert!(
+        plan["steps"]
+            .as_array()
+            .is_some_and(|steps| !steps.is_empty())
+    );
 }
 
 #[test]

@@ -37,7 +37,11 @@ fn every_command_explains_itself_and_its_reach() {
     for command in commands {
         let run = here(&[command, &["--help"]].concat());
         assert_eq!(run.code, 0, "{command:?}: {}", run.stderr);
-        assert!(run.stdout.contains("this node"), "{command:?}: {}", run.stdout);
+        assert!(
+            run.stdout.contains("this node"),
+            "{command:?}: {}",
+            run.stdout
+        );
     }
 }
 
@@ -78,12 +82,24 @@ fn an_agent_needs_a_source() {
 #[test]
 fn flags_of_the_node_are_checked_before_anything_starts() {
     let cases = [
-        ("--failsafe-cidr", "10.0.0.1", "the prefix length is missing; write ADDRESS/LENGTH"),
+        (
+            "--failsafe-cidr",
+            "10.0.0.1",
+            "the prefix length is missing; write ADDRESS/LENGTH",
+        ),
         ("--failsafe-cidr", "010.0.0.0/8", "the address is malformed"),
-        ("--failsafe-cidr", "10.0.0.1/8", "bits are set behind the prefix; write 10.0.0.0/8"),
+        (
+            "--failsafe-cidr",
+            "10.0.0.1/8",
+            "bits are set behind the prefix; write 10.0.0.0/8",
+        ),
         ("--node-labels", "role", "write KEY=VALUE,KEY=VALUE"),
         ("--node-labels", "role=a b", "\"a b\" is no label value"),
-        ("--node-name", "Worker_1", "write lower-case letters, digits, '-' and '.'"),
+        (
+            "--node-name",
+            "Worker_1",
+            "write lower-case letters, digits, '-' and '.'",
+        ),
         ("--log-format", "xml", "[possible values: text, json]"),
     ];
     for (flag, value, reason) in cases {
@@ -103,7 +119,11 @@ fn made_up_interfaces_are_no_measure_for_a_live_node() {
 #[test]
 fn a_bpffs_that_is_none_is_an_error_in_one_line_with_a_remedy() {
     let folder = tempfile::tempdir().expect("a folder");
-    for command in [["status"].as_slice(), &["policy", "list"], &["policy", "get", "x"]] {
+    for command in [
+        ["status"].as_slice(),
+        &["policy", "list"],
+        &["policy", "get", "x"],
+    ] {
         let flags = ["--bpffs", ".", "--state-dir", "."];
         let run = headgate(folder.path(), &[command, &flags].concat());
         assert_eq!(run.code, 1, "{command:?}");
@@ -112,7 +132,10 @@ fn a_bpffs_that_is_none_is_an_error_in_one_line_with_a_remedy() {
         let [line] = lines.as_slice() else {
             panic!("{command:?}: {}", run.stderr);
         };
-        assert!(line.starts_with("headgate: no BPF file system is mounted at ."), "{line}");
+        assert!(
+            line.starts_with("headgate: no BPF file system is mounted at ."),
+            "{line}"
+        );
     }
 }
 

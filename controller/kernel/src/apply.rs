@@ -43,7 +43,7 @@ impl Kernel for RunningKernel {
             Step::Prepare => Shared::prepare(&self.pins)?,
             Step::AddFailsafe(peers) => Failsafe::of(&Shared::required(&self.pins)?).add(peers)?,
             Step::RemoveFailsafe(peers) => {
-                Failsafe::of(&Shared::required(&self.pins)?).remove(peers)?
+                Failsafe::of(&Shared::required(&self.pins)?).remove(peers)?;
             }
             Step::ResetCounters(indices) => {
                 counters::reset(&Shared::required(&self.pins)?.rule_counters, indices)?;

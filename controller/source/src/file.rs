@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     document::{Document, Origin, UnreadableFile, Warning},
-    yaml::{self, Lines, Located},
+    yaml::{self, Lines, Located, YamlError},
 };
 
 /// Larger files are not taken for resources; a CidrGroup of 5,000 has 0.3 MiB.
@@ -18,6 +18,7 @@ const LARGEST_FILE: usize = 16 << 20;
 pub(crate) struct Contents<T> {
     pub(crate) documents: Vec<Arc<Document<T>>>,
     pub(crate) warnings: Vec<Warning>,
+    has_lists: bool,
 }
 
 /// Reads the file at `path`, which is known as `file`.
@@ -57,7 +58,7 @@ fn unreadable(file: &str, line: Option<u32>, reason: impl Into<String>) -> Unrea
 pub(crate) fn parse<T>(
     file: &str,
     bytes: &[u8],
-    convert: &impl Fn(Resource) -> T,
+    convert: &dyn Fn(Resource) -> T,
 ) -> Result<Contents<T>, UnreadableFile> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let valid = &bytes[..error.valid_up_to()];
@@ -65,32 +66,54 @@ pub(crate) fn parse<T>(
         let line = u32::try_from(line).ok();
         unreadable(file, line, "is not UTF-8; save it in that encoding")
     })?;
-    let documents = yaml::parse(text).map_err(|error| {
-        let reason = format!("is not well-formed: {error}");
-        unreadable(file, error.line, reason)
-    })?;
-    let mut parser = Parser {
-        file,
-        convert,
-        contents: Contents {
+    let well_formed = |documents: Result<Vec<Located>, YamlError>| {
+        documents.map_err(|error| {
+            let reason = format!("is not well-formed: {error}");
+            unreadable(file, error.line, reason)
+        })
+    };
+    let parser = Parser { file, convert };
+    match parser.documents(&well_formed(yaml::parse(text))?) {
+        Ok(contents) if contents.is_clean() => Ok(contents),
+        _ => parser.documents(&well_formed(yaml::parse_with_lines(text))?),
+    }
+}
+
+impl<T> Contents<T> {
+    /// Whether no line matters but those of the documents.
+    fn is_clean(&self) -> bool {
+        !self.has_lists
+            && self
+                .documents
+                .iter()
+                .all(|document| document.content.is_ok() && document.warnings.is_empty())
+    }
+}
+
+struct Parser<'a, T> {
+    file: &'a str,
+    convert: &'a dyn Fn(Resource) -> T,
+}
+
+impl<T> Parser<'_, T> {
+    fn documents(&self, documents: &[Located]) -> Result<Contents<T>, UnreadableFile> {
+        let mut contents = Contents {
             documents: Vec::new(),
             warnings: Vec::new(),
-        },
-    };
-    for Located { value, lines } in &documents {
-        parser.object(value, lines)?;
+            has_lists: false,
+        };
+        for Located { value, lines } in documents {
+            self.object(value, lines, &mut contents)?;
+        }
+        Ok(contents)
     }
-    Ok(parser.contents)
-}
 
-struct Parser<'a, T, F> {
-    file: &'a str,
-    convert: &'a F,
-    contents: Contents<T>,
-}
-
-impl<T, F: Fn(Resource) -> T> Parser<'_, T, F> {
-    fn object(&mut self, value: &Value, lines: &Lines) -> Result<(), UnreadableFile> {
+    fn object(
+        &self,
+        value: &Value,
+        lines: &Lines,
+        contents: &mut Contents<T>,
+    ) -> Result<(), UnreadableFile> {
         let at = |reason: &str| unreadable(self.file, Some(lines.line), reason);
         if !value.is_object() {
             return Err(at(
@@ -103,13 +126,14 @@ impl<T, F: Fn(Resource) -> T> Parser<'_, T, F> {
         };
         let group = version.split_once('/').map_or("", |(group, _)| group);
         if let Some(items) = items_of_list(group, kind, value) {
+            contents.has_lists = true;
             for (index, item) in items.iter().enumerate() {
-                self.object(item, lines.item_of("items", index))?;
+                self.object(item, lines.item_of("items", index), contents)?;
             }
             return Ok(());
         }
         if group != GROUP {
-            self.contents.warnings.push(Warning {
+            contents.warnings.push(Warning {
                 origin: self.origin(lines),
                 message: format!("{kind} of {version} is left aside: it is no {GROUP} resource"),
             });
@@ -128,7 +152,7 @@ impl<T, F: Fn(Resource) -> T> Parser<'_, T, F> {
             ));
         };
         let document = self.document(kind, name, value, lines);
-        self.contents.documents.push(Arc::new(document));
+        contents.documents.push(Arc::new(document));
         Ok(())
     }
 

@@ -39,8 +39,26 @@ enum Below {
     Fields(Vec<(String, Lines)>),
 }
 
-/// The documents of a text. Empty ones are left out.
+/// The documents of a text, empty ones left out, each with its own line only: that of
+/// everything in it costs as much again.
 pub(crate) fn parse(text: &str) -> Result<Vec<Located>, YamlError> {
+    let documents = documents::<Spanned<Value>>(text)?;
+    let located = documents.into_iter().map(|document| Located {
+        lines: Lines {
+            line: line_number(document.referenced.line()),
+            below: Below::Nothing,
+        },
+        value: document.value,
+    });
+    Ok(located.collect())
+}
+
+/// The documents of a text, empty ones left out, with all lines.
+pub(crate) fn parse_with_lines(text: &str) -> Result<Vec<Located>, YamlError> {
+    documents(text)
+}
+
+fn documents<'de, T: Deserialize<'de>>(text: &'de str) -> Result<Vec<T>, YamlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_saphyr::from_multiple_with_options(text, bounds()).map_err(|source| YamlError {
         line: source.location().map(|place| line_number(place.line())),

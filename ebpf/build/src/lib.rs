@@ -208,7 +208,9 @@ fn digest(object: &[u8]) -> Result<blake3::Hash, object::Error> {
 /// What is missing and how to get it, or that the build failed.
 pub fn build(folder: &str, binary: &str) -> Result<String, Box<dyn Error>> {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("run by cargo only")?);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()?;
     rerun_on_change(&root, folder)?;
 
     let with_remedy = |reason| format!("cannot build the eBPF programs: {reason}\n{REMEDY}");

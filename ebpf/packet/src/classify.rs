@@ -15,8 +15,10 @@ use crate::{
 #[inline(always)]
 pub fn classify<T: Tables>(tables: &T, packet: &Packet) -> Option<Decision> {
     let header: &Header = tables.at(0)?;
-    let addresses = address_class(tables, header, packet)?;
+    // First what depends on how the packet was parsed: the verifier walks the tries once more for
+    // each outcome of the parser that is still needed behind them.
     let transport = transport_class(tables, header, packet)?;
+    let addresses = address_class(tables, header, packet)?;
     let class = cross(
         tables,
         header.matches,

@@ -67,13 +67,13 @@ pub fn judge<F: Frame + ?Sized, E: Environment>(frame: &F, environment: &E) -> V
     let Some(tables) = environment.tables() else {
         return Verdict::by(Reason::NoTables, packet.length);
     };
+    // Asked before the tables are, although few packets need it: see `classify`.
+    let needed = failsafe::needed_to_live(&packet);
     let Some(decision) = classify(&tables, &packet) else {
         return Verdict::by(Reason::NoTables, packet.length);
     };
     let dropped = decision.action == Action::Drop as u32;
-    if dropped
-        && (failsafe::needed_to_live(&packet) || environment.is_failsafe_peer(&packet.addresses))
-    {
+    if dropped && (needed || environment.is_failsafe_peer(&packet.addresses)) {
         return Verdict::by(Reason::Failsafe, packet.length);
     }
     let action = if dropped { Action::Drop } else { Action::Allow };

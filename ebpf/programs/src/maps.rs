@@ -83,7 +83,7 @@ impl Environment for Node {
         // SAFETY: as in `port`.
         let limit = unsafe { core::ptr::read_volatile(&raw const LIMIT) };
         Some(MapTables {
-            start: block as usize,
+            start: block.cast(),
             limit,
         })
     }
@@ -91,10 +91,9 @@ impl Environment for Node {
     #[inline(always)]
     fn is_failsafe_peer(&self, addresses: &Addresses) -> bool {
         let (bit, address) = match *addresses {
-            Addresses::V4 { source, .. } => (
-                bit_v4(source),
-                (0, 0xffff_0000_0000 | u64::from(source)),
-            ),
+            Addresses::V4 { source, .. } => {
+                (bit_v4(source), (0, 0xffff_0000_0000 | u64::from(source)))
+            }
             Addresses::V6 { source, .. } => (bit_v6(source.0), source),
         };
         let Some(bits) = FAILSAFE_BITS.get(0) else {
@@ -107,13 +106,15 @@ impl Environment for Node {
             return false;
         }
         let address = (u128::from(address.0) << 64) | u128::from(address.1);
-        FAILSAFE.get(&Key::new(128, address.to_be_bytes())).is_some()
+        FAILSAFE
+            .get(&Key::new(128, address.to_be_bytes()))
+            .is_some()
     }
 }
 
 /// One block, as the value of an inner map.
 pub struct MapTables {
-    start: usize,
+    start: *const u8,
     limit: u32,
 }
 
@@ -125,6 +126,6 @@ impl Tables for MapTables {
         }
         // SAFETY: a T is at most a line (checked where it is compiled), and a line from `offset`
         // on lies in the map's value, which stays while the program runs; the builder aligns.
-        Some(unsafe { &*((self.start + offset as usize) as *const T) })
+        Some(unsafe { &*self.start.add(offset as usize).cast::<T>() })
     }
 }

@@ -44,7 +44,10 @@ impl Flow {
     pub fn start(from: &Namespace, sources: &[IpAddr], to: SocketAddr, rate: u32) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = FlowId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let sockets = open_all(from, sources.iter().map(|source| SocketAddr::new(*source, 0)));
+        let sockets = open_all(
+            from,
+            sources.iter().map(|source| SocketAddr::new(*source, 0)),
+        );
         let sent = Arc::new(AtomicU64::new(0));
         let ended = Arc::new(AtomicBool::new(false));
         let (count, end) = (Arc::clone(&sent), Arc::clone(&ended));
@@ -151,7 +154,10 @@ impl Receiver {
     #[must_use]
     pub fn open(namespace: &Namespace, ports: &[u16]) -> Self {
         let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        let sockets = open_all(namespace, ports.iter().map(|port| SocketAddr::new(any, *port)));
+        let sockets = open_all(
+            namespace,
+            ports.iter().map(|port| SocketAddr::new(any, *port)),
+        );
         for socket in &sockets {
             setsockopt(socket, RcvBufForce, &ROOM).expect("root may set buffers");
         }
@@ -192,7 +198,9 @@ fn read_all(sockets: &[UdpSocket], seen: &Mutex<HashMap<FlowId, Seen>>) {
     let mut datagram = [0; 12];
     for socket in sockets {
         while let Ok(12) = socket.recv(&mut datagram) {
-            let (id, number) = datagram.split_first_chunk().expect("12 bytes are more than 4");
+            let (id, number) = datagram
+                .split_first_chunk()
+                .expect("12 bytes are more than 4");
             let id = FlowId(u32::from_be_bytes(*id));
             let number = u64::from_be_bytes(number.try_into().expect("8 bytes are left"));
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -44,7 +44,8 @@ impl Stream {
     #[must_use]
     pub fn of(frame: &[u8]) -> Option<Self> {
         let (rest, number) = frame.split_last_chunk()?;
-        rest.ends_with(&MAGIC).then(|| Self(u32::from_be_bytes(*number)))
+        rest.ends_with(&MAGIC)
+            .then(|| Self(u32::from_be_bytes(*number)))
     }
 }
 
@@ -66,7 +67,8 @@ pub fn udp(from: &str, to: &str) -> Frame {
     let step = ip(from.ip(), to.ip()).udp(from.port(), to.port());
     let stream = Stream::new();
     let mut bytes = Vec::new();
-    step.write(&mut bytes, &stream.mark()).expect("memory takes everything");
+    step.write(&mut bytes, &stream.mark())
+        .expect("memory takes everything");
     frame(bytes, stream, format!("UDP {from} -> {to}"))
 }
 
@@ -83,7 +85,8 @@ pub fn tcp(from: &str, to: &str, flags: &str) -> Frame {
     let step = ip(from.ip(), to.ip()).tcp_header(header);
     let stream = Stream::new();
     let mut bytes = Vec::new();
-    step.write(&mut bytes, &stream.mark()).expect("memory takes everything");
+    step.write(&mut bytes, &stream.mark())
+        .expect("memory takes everything");
     frame(bytes, stream, format!("TCP {flags} {from} -> {to}"))
 }
 
@@ -177,7 +180,11 @@ impl Frame {
     pub fn with_extensions(mut self, count: usize) -> Self {
         // Each is set before those that were inserted earlier.
         for number in (0..count).rev() {
-            let kind = if number == 0 { HOP_BY_HOP } else { DESTINATION_OPTIONS };
+            let kind = if number == 0 {
+                HOP_BY_HOP
+            } else {
+                DESTINATION_OPTIONS
+            };
             // One option that pads the header to its 8 bytes.
             self.insert_extension(kind, [0, 0, 1, 4, 0, 0, 0, 0]);
         }
@@ -193,7 +200,8 @@ impl Frame {
     /// The same as a last fragment, at `offset` in units of 8 bytes.
     #[must_use]
     pub fn later_fragment(self, offset: u16) -> Self {
-        self.fragment(offset, false).and(&format!("fragment at {offset}"))
+        self.fragment(offset, false)
+            .and(&format!("fragment at {offset}"))
     }
 
     fn fragment(mut self, offset: u16, more: bool) -> Self {
@@ -294,7 +302,9 @@ mod tests {
 
     #[test]
     fn extension_headers_and_fragments_are_chained() {
-        let sent = udp("[fd00::1]:1", "[fd00::2]:53").first_fragment().with_extensions(3);
+        let sent = udp("[fd00::1]:1", "[fd00::2]:53")
+            .first_fragment()
+            .with_extensions(3);
         let read = SlicedPacket::from_ethernet(&sent.bytes).expect("a packet");
         let Some(NetSlice::Ipv6(ip)) = read.net else {
             panic!("{read:?}");

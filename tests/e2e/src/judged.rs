@@ -105,13 +105,18 @@ fn counting(
         let exact = !one.arrives && one.cause.contains('/');
         expected.entry(&one.cause).or_insert((0, exact)).0 += TIMES;
     }
-    let count = |counters: &BTreeMap<String, u64>, cause: &str| {
-        counters.get(cause).copied().unwrap_or(0)
-    };
-    let wrong = expected.into_iter().filter_map(|(cause, (expected, exact))| {
-        let counted = count(after, cause) - count(before, cause);
-        let right = if exact { counted == expected } else { counted >= expected };
-        (!right).then(|| format!("{cause} counted {counted} packets, and {expected} should be"))
-    });
+    let count =
+        |counters: &BTreeMap<String, u64>, cause: &str| counters.get(cause).copied().unwrap_or(0);
+    let wrong = expected
+        .into_iter()
+        .filter_map(|(cause, (expected, exact))| {
+            let counted = count(after, cause) - count(before, cause);
+            let right = if exact {
+                counted == expected
+            } else {
+                counted >= expected
+            };
+            (!right).then(|| format!("{cause} counted {counted} packets, and {expected} should be"))
+        });
     wrong.collect()
 }

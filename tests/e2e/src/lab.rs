@@ -112,10 +112,15 @@ impl Client {
     /// Gives the client more addresses.
     pub fn add_addresses<'a>(&self, addresses: impl IntoIterator<Item = &'a IpAddr>) {
         for address in addresses {
-            let (length, nodad) = if address.is_ipv4() { (32, "") } else { (128, "nodad") };
+            let (length, nodad) = if address.is_ipv4() {
+                (32, "")
+            } else {
+                (128, "nodad")
+            };
             let interface = &self.cable.client.interface;
-            self.namespace
-                .ip(&format!("addr add {address}/{length} dev {interface} {nodad}"));
+            self.namespace.ip(&format!(
+                "addr add {address}/{length} dev {interface} {nodad}"
+            ));
         }
     }
 
@@ -155,7 +160,9 @@ impl Client {
     /// Waits until a flow has sent this many more.
     pub fn let_flow(&self, flow: &Flow, more: u64) {
         let goal = flow.sent() + more;
-        wait_for(Duration::from_secs(30), "the flow goes on", || flow.sent() >= goal);
+        wait_for(Duration::from_secs(30), "the flow goes on", || {
+            flow.sent() >= goal
+        });
     }
 
     /// Frames that the cable's devices lost by themselves, such as to a full queue.
@@ -163,7 +170,9 @@ impl Client {
     pub fn lost_by_devices(&self, node: &Namespace) -> u64 {
         let client = (&self.namespace, &self.cable.client.interface);
         let ends = [client, (node, &self.cable.node.interface)];
-        ends.into_iter().map(|(namespace, name)| dropped(namespace, name)).sum()
+        ends.into_iter()
+            .map(|(namespace, name)| dropped(namespace, name))
+            .sum()
     }
 }
 

@@ -79,7 +79,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let deleted = Command::new("ip").args(["netns", "del", &self.name]).output();
+        let deleted = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .output();
         if !deleted.is_ok_and(|output| output.status.success()) {
             eprintln!("the network namespace {} could not be deleted", self.name);
         }

@@ -126,7 +126,9 @@ impl Node {
     #[must_use]
     pub fn command_by(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.args(arguments).args(["--instance", &self.instance]);
-        command.arg("--state-dir").arg(self.folder.path().join("state"));
+        command
+            .arg("--state-dir")
+            .arg(self.folder.path().join("state"));
         command.args(["--bpffs", BPFFS]);
         command
     }
@@ -161,12 +163,19 @@ impl Node {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let log = File::create(self.log_path()).expect("the folder is ours");
         let mut command = self.command(&arguments);
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let spawned = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
         self.agent = Some(spawned.expect("nsenter can be run"));
         wait_for(SOON, "the agent's first report", || {
             let agent = self.agent.as_mut().expect("it was just started");
             if let Ok(Some(status)) = agent.try_wait() {
-                let path = self.folder.path().join(format!("agent-{}.log", self.starts));
+                let path = self
+                    .folder
+                    .path()
+                    .join(format!("agent-{}.log", self.starts));
                 let log = fs::read_to_string(path).unwrap_or_default();
                 panic!("the agent ended ({status}):\n{log}");
             }
@@ -246,7 +255,9 @@ impl Node {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.folder.path().join(format!("agent-{}.log", self.starts))
+        self.folder
+            .path()
+            .join(format!("agent-{}.log", self.starts))
     }
 
     /// What the agent has said since its last start.
@@ -304,7 +315,9 @@ impl Node {
     pub fn interface(&self, name: &str) -> Value {
         let status = self.status();
         let interfaces = status["interfaces"].as_array().cloned().unwrap_or_default();
-        let mut named = interfaces.into_iter().filter(|view| view["interface"] == name);
+        let mut named = interfaces
+            .into_iter()
+            .filter(|view| view["interface"] == name);
         named.next().unwrap_or(Value::Null)
     }
 

@@ -44,6 +44,8 @@ pub fn example_policies() -> Vec<String> {
 #[must_use]
 pub fn example_cidrs(name: &str) -> Vec<String> {
     let text = example(&format!("data/{name}"));
-    let items = text.lines().filter_map(|line| line.trim().strip_prefix("- "));
+    let items = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- "));
     items.map(str::to_owned).collect()
 }

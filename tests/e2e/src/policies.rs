@@ -13,7 +13,9 @@ pub fn policy(name: &str, spec: &str) -> String {
 pub fn drop_udp(name: &str, port: u16) -> String {
     policy(
         name,
-        &format!("{{rules: [{{name: udp, action: Drop, protocols: [{{udp: {{ports: [{{port: {port}}}]}}}}]}}]}}"),
+        &format!(
+            "{{rules: [{{name: udp, action: Drop, protocols: [{{udp: {{ports: [{{port: {port}}}]}}}}]}}]}}"
+        ),
     )
 }
 

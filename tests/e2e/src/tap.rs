@@ -181,7 +181,12 @@ fn open(
 ) -> (OwnedFd, LinkAddr) {
     namespace.enter(|| {
         let address = link_address(interface);
-        let opened = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), protocol);
+        let opened = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::empty(),
+            protocol,
+        );
         let socket = opened.expect("root may open packet sockets");
         setsockopt(&socket, RcvBufForce, &ROOM).expect("root may set buffers");
         bind(socket.as_raw_fd(), &address).expect("the interface exists");

@@ -39,7 +39,9 @@ fn cannot_run() -> Option<String> {
         if !nix::unistd::geteuid().is_root() {
             return Some("it needs root, for network namespaces and BPF".to_owned());
         }
-        let missing = ["ip", "nsenter"].into_iter().find(|program| !is_there(program));
+        let missing = ["ip", "nsenter"]
+            .into_iter()
+            .find(|program| !is_there(program));
         missing.map(|program| format!("there is no command {program} here"))
     };
     REASON.get_or_init(look).clone()

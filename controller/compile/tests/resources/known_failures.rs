@@ -41,8 +41,8 @@ fn both_ends_of_a_port_range_belong_to_it_wherever_it_is_written() {
     for side in ["ports", "sourcePorts"] {
         for protocol in ["tcp", "udp", "sctp"] {
             let range = json!([{"port": 1000, "endPort": 2000}]);
-            let mut rule = json!({"name": "range", "action": "Drop"});
-            rule["protocols"][0][protocol][side] = range;
+            let protocols = json!([{protocol: {side: range}}]);
+            let rule = json!({"name": "range", "action": "Drop", "protocols": protocols});
             let enforced = agent().apply([&policy("web", json!({"rules": [rule]}))]);
             for (port, drops) in [(999, false), (1000, true), (2000, true), (2001, false)] {
                 let number = match protocol {

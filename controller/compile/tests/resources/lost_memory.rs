@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headgate_compile::{finding::FindingReason, memory::Memory};
 use headgate_datapath::state::PortIndex;
-use serde_json::{Value, json};
 
+use super::too_large::{culprit, with_groups};
 use crate::scene::{
-    Agent, Enforced, NOW, drop_from, drop_group, group, plain_node, policy, refused, snapshot,
-    unreadable,
+    Agent, Enforced, NOW, drop_from, drop_group, group, plain_node, refused, snapshot, unreadable,
 };
 
 fn agent() -> Agent {
@@ -98,29 +97,13 @@ fn a_policy_whose_group_is_missing_holds_everything() {
 fn a_policy_that_is_too_large_holds_everything() {
     let mut agent = agent();
     let other = drop_from("other", &["11.0.0.0/8"]);
-    let enforced = agent.apply([&too_large("web"), &other]);
-    assert_holds(&enforced, "XdpPolicy/web", &["other"]);
+    let enforced = agent.run(&with_groups([&culprit("web"), &other]));
+    let groups = (0..11).map(|bit| format!("bit-{bit:02}"));
+    let blocked: Vec<String> = groups.chain(["other".to_owned()]).collect();
+    let blocked: Vec<&str> = blocked.iter().map(String::as_str).collect();
+    assert_holds(&enforced, "XdpPolicy/web", &blocked);
     enforced.finding(FindingReason::TooLarge);
     assert!(agent.apply([&other]).drops("11.0.0.1"));
-}
-
-/// More combinations of sources and destinations than any budget allows.
-fn too_large(name: &str) -> Value {
-    let rules: Vec<_> = (0..256)
-        .map(|rule| {
-            let cidrs = |first: u32| -> Vec<String> {
-                (0..64)
-                    .map(|n| format!("{first}.{rule}.{}.{}/32", n, (n * rule) % 251))
-                    .collect()
-            };
-            json!({
-                "name": format!("rule-{rule}"), "action": "Drop",
-                "from": {"cidrs": cidrs(20), "except": ["20.0.0.0/30"]},
-                "to": {"cidrs": cidrs(30)},
-            })
-        })
-        .collect();
-    policy(name, json!({"rules": rules}))
 }
 
 #[test]

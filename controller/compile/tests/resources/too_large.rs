@@ -77,7 +77,7 @@ fn web() -> Value {
 }
 
 /// Too large by itself.
-fn culprit(name: &str) -> Value {
+pub(crate) fn culprit(name: &str) -> Value {
     let groups = (0..BITS).map(|bit| format!("bit-{bit:02}"));
     let rules = groups.flat_map(|group| [rule("from", &group), rule("to", &group)]);
     let mut rules: Vec<Value> = rules.collect();
@@ -85,7 +85,7 @@ fn culprit(name: &str) -> Value {
     policy(name, json!({"rules": rules}))
 }
 
-fn with_groups<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Snapshot {
+pub(crate) fn with_groups<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Snapshot {
     let mut snapshot = snapshot(objects);
     snapshot.submitted.extend(GROUPS.iter().cloned());
     snapshot

@@ -13,7 +13,7 @@ use crate::{
     arguments::InstanceArguments,
     live::interface_names,
     outcome::{CliError, Outcome},
-    output::print,
+    output::{count, print},
 };
 
 /// Take every program of an instance off this node's interfaces: nothing is enforced any more.
@@ -85,7 +85,10 @@ fn told(instance: &str, attached: &[String], links: usize) -> String {
     let dangling = links.saturating_sub(attached.len());
     let rest = match dangling {
         0 => String::new(),
-        n => format!("removed {n} links that were on no interface of this network namespace\n"),
+        n => format!(
+            "removed {} on no interface of this network namespace\n",
+            count(n, "link")
+        ),
     };
     format!("{lines}{rest}instance {instance}: nothing is enforced any more\n")
 }
@@ -100,7 +103,7 @@ mod tests {
         assert_eq!(
             told("default", &attached, 2),
             "detached from eth0 (port 0, native mode)\n\
-             removed 1 links that were on no interface of this network namespace\n\
+             removed 1 link on no interface of this network namespace\n\
              instance default: nothing is enforced any more\n"
         );
         assert_eq!(told("a", &[], 0), "instance a: nothing was attached\n");

@@ -70,7 +70,11 @@ impl Story {
         // The first one is the policy's exception.
         let listed = attackers.skip(1).take(ADDRESSES);
         let listed: Vec<IpAddr> = listed
-            .map(|cidr| cidr.trim_end_matches("/32").parse().expect("single addresses"))
+            .map(|cidr| {
+                cidr.trim_end_matches("/32")
+                    .parse()
+                    .expect("single addresses")
+            })
             .collect();
         let unlisted = (1..=ADDRESSES).map(|host| Ipv4Addr::new(198, 51, 100, host as u8).into());
         let unlisted: Vec<IpAddr> = unlisted.collect();
@@ -85,7 +89,9 @@ impl Story {
             failed: 0,
         };
         story.step("Two network namespaces, joined by a cable (a veth pair)");
-        println!("   client  192.168.0.2, and {ADDRESSES} addresses of a list of 1,000 attackers, and {ADDRESSES} others");
+        println!(
+            "   client  192.168.0.2, and {ADDRESSES} addresses of a list of 1,000 attackers, and {ADDRESSES} others"
+        );
         println!("   node    192.168.0.1, receives UDP on port {PORT}");
         story
     }
@@ -142,8 +148,13 @@ impl Story {
         policy.lines().for_each(|line| println!("   | {line}"));
         let list = example("data/attackers.yaml");
         println!("   and examples/data/attackers.yaml:");
-        list.lines().take(13).for_each(|line| println!("   | {line}"));
-        println!("   | [and {} more]", example_cidrs("attackers.yaml").len() - 3);
+        list.lines()
+            .take(13)
+            .for_each(|line| println!("   | {line}"));
+        println!(
+            "   | [and {} more]",
+            example_cidrs("attackers.yaml").len() - 3
+        );
         self.lab.node.write("block-list.yaml", &policy);
         self.lab.node.write("attackers.yaml", &list);
     }
@@ -174,7 +185,10 @@ impl Story {
         self.step("The policy is edited: one of the listed addresses is let through");
         let address = self.listed[0];
         let old = example("policies/block-list.yaml");
-        let new = old.replace("except: [1.0.164.165/32]", &format!("except: [1.0.164.165/32, {address}/32]"));
+        let new = old.replace(
+            "except: [1.0.164.165/32]",
+            &format!("except: [1.0.164.165/32, {address}/32]"),
+        );
         for (old, new) in old.lines().zip(new.lines()).filter(|(old, new)| old != new) {
             println!("   -{old}\n   +{new}");
         }
@@ -182,7 +196,10 @@ impl Story {
         println!("   live {} ms after the file was saved", took.as_millis());
         let one = self.measure(&address.to_string(), &[address]);
         let rest = self.measure("the other listed ones", &self.listed[1..]);
-        self.check("everything arrives from that one, nothing from the rest", one.all() && rest.none());
+        self.check(
+            "everything arrives from that one, nothing from the rest",
+            one.all() && rest.none(),
+        );
     }
 
     fn kill(&mut self) {
@@ -194,7 +211,10 @@ impl Story {
         let said = self.lab.node.headgate(&["status"]);
         let agent = said.output.lines().find(|line| line.starts_with("Agent:"));
         println!("   {}", agent.unwrap_or("Agent: ?"));
-        self.check("`headgate status` finds everything enforced", said.code == 0);
+        self.check(
+            "`headgate status` finds everything enforced",
+            said.code == 0,
+        );
     }
 
     fn detach(&mut self) {
@@ -219,7 +239,11 @@ impl Story {
         drop((receiver, lab));
         let gone = |path: &std::path::PathBuf| !path.exists();
         let clean = gone(&pins) && namespaces.iter().all(gone);
-        let (held, failed) = if clean { (held + 1, failed) } else { (held, failed + 1) };
+        let (held, failed) = if clean {
+            (held + 1, failed)
+        } else {
+            (held, failed + 1)
+        };
         let word = if clean { "ok" } else { "FAILED" };
         println!("   {word}: nothing is left in the kernel or on disk");
         if failed == 0 {

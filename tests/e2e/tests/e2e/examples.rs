@@ -33,7 +33,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_node("example_allow_list", || exercise("allow-list.yaml")),
         on_node("example_block_list", || exercise("block-list.yaml")),
         on_node("example_drop_udp_12345", || exercise("drop-udp-12345.yaml")),
-        on_node("example_drop_web_from_ten", || exercise("drop-web-from-ten.yaml")),
+        on_node("example_drop_web_from_ten", || {
+            exercise("drop-web-from-ten.yaml")
+        }),
         on_node("example_fragments", || exercise("fragments.yaml")),
         on_node("example_one_country", || exercise("one-country.yaml")),
     ]
@@ -43,7 +45,9 @@ fn all_exercised() -> Result<(), Failed> {
     let exercised: Vec<&str> = EXERCISES.iter().map(|(name, ..)| *name).collect();
     let there = example_policies();
     if there != exercised {
-        return Err(format!("the examples {there:?} are not those exercised: {exercised:?}").into());
+        return Err(
+            format!("the examples {there:?} are not those exercised: {exercised:?}").into(),
+        );
     }
     Ok(())
 }
@@ -53,13 +57,23 @@ fn exercise(name: &str) {
     let (_, data, exercise) = known.expect("it is in the list");
     let policy = example(&format!("policies/{name}"));
     let mut files = vec![(name.to_owned(), policy)];
-    files.extend(data.iter().map(|data| ((*data).to_owned(), example(&format!("data/{data}")))));
-    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (&**name, &**text)).collect();
+    files.extend(
+        data.iter()
+            .map(|data| ((*data).to_owned(), example(&format!("data/{data}")))),
+    );
+    let files: Vec<(&str, &str)> = files
+        .iter()
+        .map(|(name, text)| (&**name, &**text))
+        .collect();
     let lab = Lab::enforcing(&files);
     let listed = lab.node.headgate(&["policy", "list", "-o", "json"]).json();
     assert_eq!(listed[0]["state"], "Enforced", "{listed:#}");
     let findings = lab.node.status()["findings"].clone();
-    assert_eq!(findings, serde_json::json!([]), "an example is beyond doubt");
+    assert_eq!(
+        findings,
+        serde_json::json!([]),
+        "an example is beyond doubt"
+    );
     exercise(&lab);
     // What no policy concerns.
     lab.check([arp().passed_by("NotIp"), lldp().passed_by("NotIp")]);
@@ -95,7 +109,11 @@ fn drop_web_from_ten(lab: &Lab) {
 fn block_list(lab: &Lab) {
     let listed: Vec<Ipv4Addr> = example_cidrs("attackers.yaml")
         .iter()
-        .map(|cidr| cidr.trim_end_matches("/32").parse().expect("single addresses"))
+        .map(|cidr| {
+            cidr.trim_end_matches("/32")
+                .parse()
+                .expect("single addresses")
+        })
         .collect();
     assert_eq!(listed.len(), 1_000);
     let from = |address: Ipv4Addr| tcp(&format!("{address}:5"), "192.168.0.1:443", "S");
@@ -134,7 +152,10 @@ fn one_country(lab: &Lab) {
     let judge = |address: u32, port: u16| -> Judged {
         let from = Ipv4Addr::from(address);
         let frame = tcp(&format!("{from}:5"), &format!("192.168.0.1:{port}"), "S");
-        if ranges.iter().any(|(first, last)| (*first..=*last).contains(&address)) {
+        if ranges
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&address))
+        {
             frame.passed_by("one-country/web-from-country")
         } else {
             frame.dropped_by("one-country/web-from-elsewhere")
@@ -145,14 +166,19 @@ fn one_country(lab: &Lab) {
         judged.extend([*first - 1, *first, *last, *last + 1].map(|address| judge(address, 443)));
         judged.push(judge(*first, 80));
     }
-    judged.push(tcp("[2001:db8::1]:5", "[fd00::1]:80", "S").dropped_by("one-country/web-from-elsewhere"));
+    judged.push(
+        tcp("[2001:db8::1]:5", "[fd00::1]:80", "S").dropped_by("one-country/web-from-elsewhere"),
+    );
     judged.push(tcp("198.51.100.1:5", "192.168.0.1:22", "S").passed_by("DefaultAllow"));
     judged.push(udp("198.51.100.1:5", "192.168.0.1:443").passed_by("DefaultAllow"));
     lab.check(judged);
 }
 
 fn fragments(lab: &Lab) {
-    let (first, later) = ("fragments/first-fragments-of-udp", "fragments/later-fragments-of-udp");
+    let (first, later) = (
+        "fragments/first-fragments-of-udp",
+        "fragments/later-fragments-of-udp",
+    );
     let udp4 = || udp("10.0.0.1:5", "192.168.0.1:53");
     let udp6 = || udp("[2001:db8::1]:5", "[fd00::1]:53");
     let tcp4 = || tcp("10.0.0.1:5", "192.168.0.1:80", "A");
@@ -205,14 +231,21 @@ fn allow_list(lab: &Lab) {
     let refused = lab.client.namespace.enter(|| {
         TcpStream::connect_timeout(&closed, Duration::from_millis(500)).expect_err("it is dropped")
     });
-    assert_eq!(refused.kind(), std::io::ErrorKind::TimedOut, "no RST came back: {refused}");
+    assert_eq!(
+        refused.kind(),
+        std::io::ErrorKind::TimedOut,
+        "no RST came back: {refused}"
+    );
 }
 
 /// A connection that the node opens works, with neighbours that must be found first.
 fn node_connects_to(lab: &Lab, address: IpAddr) {
     lab.node.namespace.ip("neigh flush all");
     lab.client.namespace.ip("neigh flush all");
-    let listener = lab.client.namespace.enter(|| TcpListener::bind((address, 8443)));
+    let listener = lab
+        .client
+        .namespace
+        .enter(|| TcpListener::bind((address, 8443)));
     let listener = listener.expect("the port is free");
     let server = std::thread::spawn(move || -> std::io::Result<()> {
         let (mut stream, _) = listener.accept()?;
@@ -221,9 +254,13 @@ fn node_connects_to(lab: &Lab, address: IpAddr) {
     let mut heard = String::new();
     lab.node.namespace.enter(|| {
         let to = SocketAddr::new(address, 8443);
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).expect("replies pass");
+        let mut stream =
+            TcpStream::connect_timeout(&to, Duration::from_secs(5)).expect("replies pass");
         stream.read_to_string(&mut heard).expect("data passes");
     });
     assert_eq!(heard, "hello", "from {address}");
-    server.join().expect("it does not panic").expect("it was heard");
+    server
+        .join()
+        .expect("it does not panic")
+        .expect("it was heard");
 }

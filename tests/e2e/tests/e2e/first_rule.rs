@@ -1,10 +1,15 @@
 //! From a file to a dropped packet and back.
 
-use headgate_e2e_tests::{flow::Receiver, lab::Lab, paths::example, policies::drop_udp, trials::on_node};
+use headgate_e2e_tests::{
+    flow::Receiver, lab::Lab, paths::example, policies::drop_udp, trials::on_node,
+};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![on_node("a_rule_begins_changes_and_ends_with_its_file", first_rule)]
+    vec![on_node(
+        "a_rule_begins_changes_and_ends_with_its_file",
+        first_rule,
+    )]
 }
 
 /// Datagrams in each measurement.
@@ -30,7 +35,11 @@ fn none_arrives(lab: &Lab, receiver: &Receiver, port: u16, rule: &str) {
     let (sent, received) = measure(lab, receiver, port);
     assert!(sent >= ENOUGH);
     assert_eq!(received, 0, "to port {port}");
-    assert_eq!(lab.node.counters()[rule] - before, sent, "counted by {rule}");
+    assert_eq!(
+        lab.node.counters()[rule] - before,
+        sent,
+        "counted by {rule}"
+    );
 }
 
 fn first_rule() {
@@ -40,13 +49,15 @@ fn first_rule() {
     all_arrive(&lab, &receiver, 12345);
     assert!(!lab.node.namespace.ip("link show eth0").contains("xdp"));
 
-    lab.node.apply("policy.yaml", &example("policies/drop-udp-12345.yaml"));
+    lab.node
+        .apply("policy.yaml", &example("policies/drop-udp-12345.yaml"));
     none_arrives(&lab, &receiver, 12345, "drop-udp-12345/udp-12345");
     all_arrive(&lab, &receiver, 12346);
     assert!(lab.node.namespace.ip("link show eth0").contains("xdp"));
     assert_eq!(lab.node.interface("eth0")["state"], "Enforced");
 
-    lab.node.apply("policy.yaml", &drop_udp("drop-udp-12345", 12346));
+    lab.node
+        .apply("policy.yaml", &drop_udp("drop-udp-12345", 12346));
     all_arrive(&lab, &receiver, 12345);
     none_arrives(&lab, &receiver, 12346, "drop-udp-12345/udp");
 
@@ -54,5 +65,9 @@ fn first_rule() {
     all_arrive(&lab, &receiver, 12345);
     all_arrive(&lab, &receiver, 12346);
     assert!(!lab.node.namespace.ip("link show eth0").contains("xdp"));
-    assert!(lab.node.status()["interfaces"].as_array().is_some_and(Vec::is_empty));
+    assert!(
+        lab.node.status()["interfaces"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+    );
 }

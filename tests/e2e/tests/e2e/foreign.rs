@@ -38,7 +38,10 @@ fn foreign() {
     let interface = second.interface("eth0");
     assert_eq!(interface["state"], "NotEnforced", "{interface:#}");
     let reason = interface["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains(&format!("(id {id}, name \"headgate\")")), "{reason}");
+    assert!(
+        reason.contains(&format!("(id {id}, name \"headgate\")")),
+        "{reason}"
+    );
     assert!(reason.contains("not ours"), "{reason}");
     assert_eq!(second.headgate(&["status"]).code, 3);
     second.wait_for_log(&format!("id {id}"));
@@ -51,7 +54,9 @@ fn foreign() {
     first.node.terminate();
     let detached = first.node.headgate(&["detach"]);
     assert_eq!(detached.code, 0, "{detached:?}");
-    wait_for(SOON, "ours is attached", || second.interface("eth0")["state"] == "Enforced");
+    wait_for(SOON, "ours is attached", || {
+        second.interface("eth0")["state"] == "Enforced"
+    });
     first.client.check(
         &second,
         [

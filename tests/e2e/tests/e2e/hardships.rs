@@ -1,7 +1,7 @@
 //! What tools of this field have failed at, those failures that no other test here is about.
 
 use headgate_e2e_tests::{
-    frames::{protocol, tcp, udp},
+    frames::{Frame, protocol, tcp, udp},
     lab::Lab,
     policies::{drop_udp, group, policy},
     trials::on_node,
@@ -10,7 +10,10 @@ use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        on_node("all_of_ipv4_and_all_of_ipv6_stand_in_one_rule", both_families),
+        on_node(
+            "all_of_ipv4_and_all_of_ipv6_stand_in_one_rule",
+            both_families,
+        ),
         on_node("port_ranges_include_both_ends_everywhere", port_ranges),
         on_node("headers_before_the_ports_hide_nothing", headers),
         on_node("a_deny_all_denies_every_protocol", every_protocol),
@@ -21,7 +24,10 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn both_families() {
     let rule = "{name: any, action: Drop, from: {cidrs: [\"0.0.0.0/0\", \"::/0\"]}, protocols: [{udp: {ports: [{port: 9}]}}]}";
-    let lab = Lab::enforcing(&[("policy.yaml", &policy("policy", &format!("{{rules: [{rule}]}}")))]);
+    let lab = Lab::enforcing(&[(
+        "policy.yaml",
+        &policy("policy", &format!("{{rules: [{rule}]}}")),
+    )]);
     lab.check([
         udp("0.0.0.1:5", "192.168.0.1:9").dropped_by("policy/any"),
         udp("223.255.255.255:5", "192.168.0.1:9").dropped_by("policy/any"),
@@ -33,9 +39,13 @@ fn both_families() {
 }
 
 fn port_ranges() {
-    let tcp_rule = "{name: tcp, action: Drop, protocols: [{tcp: {ports: [{port: 100, endPort: 200}]}}]}";
+    let tcp_rule =
+        "{name: tcp, action: Drop, protocols: [{tcp: {ports: [{port: 100, endPort: 200}]}}]}";
     let udp_rule = "{name: udp, action: Drop, protocols: [{udp: {sourcePorts: [{port: 0, endPort: 10}, {port: 65535}]}}]}";
-    let lab = Lab::enforcing(&[("policy.yaml", &policy("policy", &format!("{{rules: [{tcp_rule}, {udp_rule}]}}")))]);
+    let lab = Lab::enforcing(&[(
+        "policy.yaml",
+        &policy("policy", &format!("{{rules: [{tcp_rule}, {udp_rule}]}}")),
+    )]);
     let to = |port: u16| tcp("10.0.0.1:5", &format!("192.168.0.1:{port}"), "S");
     let from = |port: u16| udp(&format!("[2001:db8::1]:{port}"), "[fd00::1]:5");
     lab.check([
@@ -80,7 +90,7 @@ fn every_protocol() {
     let v4 = protocols.map(|number| protocol(number, "10.0.0.1", "192.168.0.1"));
     let v6 = protocols.map(|number| protocol(number, "2001:db8::1", "fd00::1"));
     // Some are cut short where their header should be: dropped too, for another reason.
-    lab.check(v4.into_iter().chain(v6).map(|frame| frame.dropped()));
+    lab.check(v4.into_iter().chain(v6).map(Frame::dropped));
     lab.check([
         protocol(47, "10.0.0.1", "192.168.0.1").dropped_by("DefaultDrop"),
         protocol(50, "2001:db8::1", "fd00::1").dropped_by("DefaultDrop"),
@@ -97,7 +107,9 @@ fn unjudged() {
         v6().with_false_length(1).dropped_by("Malformed"),
         v4().tagged(3).dropped_by("VlanDepth"),
         v6().with_extensions(9).dropped_by("ExtensionHeaders"),
-        tcp("10.0.0.1:5", "192.168.0.1:9", "A").later_fragment(1).dropped_by("TcpFragmentOverlap"),
+        tcp("10.0.0.1:5", "192.168.0.1:9", "A")
+            .later_fragment(1)
+            .dropped_by("TcpFragmentOverlap"),
         v4().passed_by("DefaultAllow"),
         v6().passed_by("DefaultAllow"),
     ]);
@@ -109,10 +121,18 @@ fn many_cidrs() {
         .collect();
     let rule = "{name: listed, action: Drop, from: {cidrGroups: {names: [list]}}}";
     let lab = Lab::enforcing(&[
-        ("policy.yaml", &policy("policy", &format!("{{rules: [{rule}]}}"))),
+        (
+            "policy.yaml",
+            &policy("policy", &format!("{{rules: [{rule}]}}")),
+        ),
         ("list.yaml", &group("list", &cidrs)),
     ]);
-    let from = |cidr: &String| udp(&format!("{}:5", cidr.trim_end_matches("/32")), "192.168.0.1:9");
+    let from = |cidr: &String| {
+        udp(
+            &format!("{}:5", cidr.trim_end_matches("/32")),
+            "192.168.0.1:9",
+        )
+    };
     let listed = cidrs.iter().step_by(250).chain(cidrs.last());
     let listed = listed.map(|cidr| from(cidr).dropped_by("policy/listed"));
     let between = ["10.0.0.1:5", "10.4.99.17:5", "10.5.0.0:5"];

@@ -1,18 +1,15 @@
 //! Agents side by side, the CLI without an agent, and the end of it all.
 
-use headgate_e2e_tests::{
-    frames::udp,
-    lab::Lab,
-    node::Said,
-    policies::drop_udp,
-    trials::on_node,
-};
+use headgate_e2e_tests::{frames::udp, lab::Lab, node::Said, policies::drop_udp, trials::on_node};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         on_node("two_instances_live_side_by_side", side_by_side),
-        on_node("a_second_agent_of_an_instance_is_refused_with_the_pid", second_agent),
+        on_node(
+            "a_second_agent_of_an_instance_is_refused_with_the_pid",
+            second_agent,
+        ),
         on_node("the_cli_works_with_the_agent_dead", agent_dead),
         on_node("detach_waits_for_no_agent_and_then_leaves_nothing", detach),
         on_node("a_plan_changes_nothing_and_says_what_would_change", plan),
@@ -41,7 +38,10 @@ fn second_agent() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let second = lab.node.headgate(&arguments);
     assert_eq!(second.code, 1, "{second:?}");
-    let expected = format!("an agent of this instance is running (pid {})", lab.node.pid());
+    let expected = format!(
+        "an agent of this instance is running (pid {})",
+        lab.node.pid()
+    );
     assert!(second.errors.contains(&expected), "{second:?}");
     lab.check([udp("10.0.0.1:5", "192.168.0.1:1").dropped_by("policy/udp")]);
 }
@@ -74,14 +74,20 @@ fn detach() {
     let mut lab = dropping(1);
     let refused = lab.node.headgate(&["detach"]);
     assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(refused.errors.contains(&format!("pid {}", lab.node.pid())), "{refused:?}");
+    assert!(
+        refused.errors.contains(&format!("pid {}", lab.node.pid())),
+        "{refused:?}"
+    );
     lab.check([udp("10.0.0.1:5", "192.168.0.1:1").dropped_by("policy/udp")]);
     assert!(lab.node.pins().is_dir());
 
     lab.node.terminate();
     let detached = lab.node.headgate(&["detach"]);
     assert_eq!(detached.code, 0, "{detached:?}");
-    assert!(detached.output.contains("detached from eth0"), "{detached:?}");
+    assert!(
+        detached.output.contains("detached from eth0"),
+        "{detached:?}"
+    );
     assert!(!lab.node.pins().exists(), "the pins are gone");
     assert!(!lab.node.namespace.ip("link show eth0").contains("xdp"));
     lab.check_arrivals([udp("10.0.0.1:5", "192.168.0.1:1").passes()]);

@@ -15,10 +15,17 @@ use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        on_node_with("a_link_removed_behind_our_back_is_put_back", &["bpftool"], link_removed),
+        on_node_with(
+            "a_link_removed_behind_our_back_is_put_back",
+            &["bpftool"],
+            link_removed,
+        ),
         on_node("an_interface_made_anew_is_enforced_again", made_anew),
         on_node("an_interface_that_comes_later_is_waited_for", comes_later),
-        on_node("a_default_route_that_comes_later_is_waited_for", route_comes_later),
+        on_node(
+            "a_default_route_that_comes_later_is_waited_for",
+            route_comes_later,
+        ),
         on_node("a_renamed_interface_is_selected_by_its_new_name", renamed),
         on_node("a_bridge_is_its_ports_that_are_no_veth", bridge),
     ]
@@ -48,17 +55,26 @@ fn link_removed() {
     lab.node.pause();
     let links = lab.node.pins().join("v1/links");
     let link = std::fs::read_dir(&links).expect("the links' folder").next();
-    let link = link.expect("there is a link").expect("it can be read").path();
-    run(std::process::Command::new("bpftool").args(["link", "detach", "pinned"]).arg(link));
+    let link = link
+        .expect("there is a link")
+        .expect("it can be read")
+        .path();
+    run(std::process::Command::new("bpftool")
+        .args(["link", "detach", "pinned"])
+        .arg(link));
     let status = lab.node.headgate(&["status"]);
     assert_eq!(status.code, 3, "{status:?}");
-    assert!(status.output.contains("detached by somebody else"), "{status:?}");
+    assert!(
+        status.output.contains("detached by somebody else"),
+        "{status:?}"
+    );
     lab.check([bad().passes()]);
 
     lab.node.resume();
     wait_for(SOON, "the link is put back", || enforced(&lab.node, "eth0"));
     lab.check([bad().dropped_by("dropping/udp")]);
-    lab.node.wait_for_log("the program was detached by somebody else");
+    lab.node
+        .wait_for_log("the program was detached by somebody else");
 }
 
 fn made_anew() {
@@ -70,7 +86,9 @@ fn made_anew() {
         listed[0]["state"] == "Pending"
     });
     lab.client.lay_again(&lab.node.namespace);
-    let took = wait_for(AT_ONCE, "it is enforced again", || enforced(&lab.node, "eth0"));
+    let took = wait_for(AT_ONCE, "it is enforced again", || {
+        enforced(&lab.node, "eth0")
+    });
     println!("enforced {took:?} after the interface was there");
     lab.check([bad().dropped_by("dropping/udp")]);
 }
@@ -83,13 +101,19 @@ fn comes_later() {
     assert_eq!(finding["reason"], "InterfaceNotFound", "{finding:#}");
     assert_eq!(finding["severity"], "Pending", "{finding:#}");
     let message = finding["message"].as_str().unwrap_or_default();
-    assert!(message.contains("no interface \"eth1\" on this node"), "{message}");
+    assert!(
+        message.contains("no interface \"eth1\" on this node"),
+        "{message}"
+    );
     lab.node.wait_for_log("no interface \"eth1\" on this node");
 
     let other = Client::join(&lab.node.namespace, 1);
     let took = wait_for(AT_ONCE, "it is attached", || enforced(&lab.node, "eth1"));
     println!("enforced {took:?} after the interface was there");
-    other.check(&lab.node, [udp("10.0.0.1:5", "192.168.1.1:9").dropped_by("dropping/udp")]);
+    other.check(
+        &lab.node,
+        [udp("10.0.0.1:5", "192.168.1.1:9").dropped_by("dropping/udp")],
+    );
     lab.check([bad().passes()]);
 }
 
@@ -113,10 +137,13 @@ fn renamed() {
         let name = if step == "up" { "wan0" } else { "eth0" };
         node.ip(&format!("link set {name} {step}"));
     }
-    wait_for(AT_ONCE, "it is enforced by its new name", || enforced(&lab.node, "wan0"));
+    wait_for(AT_ONCE, "it is enforced by its new name", || {
+        enforced(&lab.node, "wan0")
+    });
     lab.check([bad().dropped_by("dropping/udp")]);
 
-    lab.node.live_after(|node| node.write("policy.yaml", &on("eth0")));
+    lab.node
+        .live_after(|node| node.write("policy.yaml", &on("eth0")));
     lab.check([bad().passes()]);
     assert!(!node.ip("link show wan0").contains("xdp"));
 }
@@ -136,8 +163,14 @@ fn bridge() {
     node.ip("link add vxlan0 type vxlan id 7 dstport 4789 local 192.168.0.1");
     node.ip("link set vxlan0 up");
     node.ip("link set vxlan0 master br0");
-    wait_for(AT_ONCE, "the port is attached", || enforced(&lab.node, "vxlan0"));
+    wait_for(AT_ONCE, "the port is attached", || {
+        enforced(&lab.node, "vxlan0")
+    });
     let interfaces = lab.node.status()["interfaces"].clone();
-    assert_eq!(interfaces.as_array().map(Vec::len), Some(1), "{interfaces:#}");
+    assert_eq!(
+        interfaces.as_array().map(Vec::len),
+        Some(1),
+        "{interfaces:#}"
+    );
     lab.check([bad().passes()]);
 }

@@ -35,8 +35,16 @@ fn on_request() {
     let lab = Lab::enforcing(&[("policy.yaml", &with("attachMode: Generic"))]);
     let bad = || udp("10.0.0.1:5", "192.168.0.1:9");
     assert_eq!(lab.node.interface("eth0")["mode"], "Generic");
-    assert!(lab.node.namespace.ip("link show eth0").contains("xdpgeneric"));
-    lab.check([bad().dropped_by("policy/udp"), bad().tagged(1).dropped_by("policy/udp")]);
+    assert!(
+        lab.node
+            .namespace
+            .ip("link show eth0")
+            .contains("xdpgeneric")
+    );
+    lab.check([
+        bad().dropped_by("policy/udp"),
+        bad().tagged(1).dropped_by("policy/udp"),
+    ]);
 
     lab.node.write("policy.yaml", &with("attachMode: Native"));
     wait_for(headgate_e2e_tests::node::SOON, "native mode", || {
@@ -63,7 +71,12 @@ fn fallback() {
     assert!(refusal.contains("EOPNOTSUPP"), "{lo:#}");
     let status = lab.node.headgate(&["status"]);
     assert_eq!(status.code, 0, "{status:?}");
-    assert!(status.output.contains("generic mode, as native was refused: EOPNOTSUPP"), "{status:?}");
+    assert!(
+        status
+            .output
+            .contains("generic mode, as native was refused: EOPNOTSUPP"),
+        "{status:?}"
+    );
     let receiver = Receiver::open(&lab.node.namespace, &[9, 10]);
     assert_eq!(over_loopback(&lab, &receiver, 9).1, 0);
     let (sent, received) = over_loopback(&lab, &receiver, 10);
@@ -72,12 +85,16 @@ fn fallback() {
 
 fn refused() {
     let mut lab = Lab::new();
-    lab.node.write("policy.yaml", &with("interfaces: [lo], attachMode: Native"));
+    lab.node
+        .write("policy.yaml", &with("interfaces: [lo], attachMode: Native"));
     lab.node.start_unsettled();
     let lo = lab.node.interface("lo");
     assert_eq!(lo["state"], "NotEnforced", "{lo:#}");
     let reason = lo["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("native mode") && reason.contains("not supported"), "{reason}");
+    assert!(
+        reason.contains("native mode") && reason.contains("not supported"),
+        "{reason}"
+    );
     assert_eq!(lab.node.headgate(&["status"]).code, 3);
     lab.node.wait_for_log("not enforced");
     let receiver = Receiver::open(&lab.node.namespace, &[9]);

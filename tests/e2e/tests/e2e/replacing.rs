@@ -13,7 +13,10 @@ use libtest_mimic::Trial;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         on_node("no_decision_is_torn_by_200_replacements", torn),
-        on_node("what_stays_on_a_list_stays_dropped_while_the_list_changes", stays_listed),
+        on_node(
+            "what_stays_on_a_list_stays_dropped_while_the_list_changes",
+            stays_listed,
+        ),
     ]
 }
 
@@ -56,7 +59,9 @@ fn torn() {
     let lost = lab.client.lost_by_devices(&lab.node.namespace) - lost_before;
     let counters = lab.node.counters();
     let [r1, r2, torn] = ["torn/r1", "torn/r2", "torn/torn"].map(|rule| counters[rule]);
-    println!("200 replacements, the slowest live after {slowest:?}; {sent} sent, r1 {r1}, r2 {r2}, torn {torn}, received {received}, lost by devices {lost}");
+    println!(
+        "200 replacements, the slowest live after {slowest:?}; {sent} sent, r1 {r1}, r2 {r2}, torn {torn}, received {received}, lost by devices {lost}"
+    );
     assert_eq!((torn, received), (0, 0), "torn decisions");
     assert!(r1 > 0 && r2 > 0, "both revisions decided: {r1} and {r2}");
     assert_eq!(r1 + r2 + lost, sent, "every datagram met a rule");
@@ -66,11 +71,16 @@ fn torn() {
 fn stays_listed() {
     let rule = "{rules: [{name: listed, action: Drop, from: {cidrGroups: {names: [list]}}}]}";
     let list = |number: u32| {
-        let mut cidrs: Vec<String> = (0..500).map(|host| format!("10.{number}.{}.{}/32", host / 250, host % 250)).collect();
+        let mut cidrs: Vec<String> = (0..500)
+            .map(|host| format!("10.{number}.{}.{}/32", host / 250, host % 250))
+            .collect();
         cidrs.push("10.0.0.1/32".to_owned());
         group("list", &cidrs)
     };
-    let lab = Lab::enforcing(&[("policy.yaml", &policy("listed", rule)), ("list.yaml", &list(1))]);
+    let lab = Lab::enforcing(&[
+        ("policy.yaml", &policy("listed", rule)),
+        ("list.yaml", &list(1)),
+    ]);
     let source: IpAddr = [10, 0, 0, 1].into();
     lab.client.add_addresses(&[source]);
     let receiver = Receiver::open(&lab.node.namespace, &[1000]);

@@ -14,16 +14,34 @@ use serde_json::Value;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        on_node("a_bad_edit_leaves_the_last_good_content_in_effect", bad_edit),
-        on_node("a_file_that_does_not_parse_leaves_its_resources_in_effect", unparsable),
+        on_node(
+            "a_bad_edit_leaves_the_last_good_content_in_effect",
+            bad_edit,
+        ),
+        on_node(
+            "a_file_that_does_not_parse_leaves_its_resources_in_effect",
+            unparsable,
+        ),
         on_node("a_directory_that_is_gone_changes_nothing", directory_gone),
         on_node("a_resource_that_never_was_good_is_left_out", never_good),
-        on_node("a_reference_to_nothing_is_stalled_until_there_is_something", unresolved),
+        on_node(
+            "a_reference_to_nothing_is_stalled_until_there_is_something",
+            unresolved,
+        ),
         on_node("a_restart_keeps_the_last_good_content", restart_while_bad),
-        on_node("with_the_memory_lost_nothing_changes_while_something_is_bad", memory_lost),
-        on_node("a_damaged_memory_is_set_aside_and_nothing_leaks", memory_damaged),
+        on_node(
+            "with_the_memory_lost_nothing_changes_while_something_is_bad",
+            memory_lost,
+        ),
+        on_node(
+            "a_damaged_memory_is_set_aside_and_nothing_leaks",
+            memory_damaged,
+        ),
         on_node("two_of_one_name_are_an_error_on_both", duplicate),
-        on_node("a_policy_that_is_too_large_is_refused_with_the_numbers", too_large),
+        on_node(
+            "a_policy_that_is_too_large_is_refused_with_the_numbers",
+            too_large,
+        ),
     ]
 }
 
@@ -55,11 +73,19 @@ fn findings(node: &Node, resource: Option<&str>) -> Vec<Value> {
 
 /// Waits for a finding with this reason, and gives its place and message.
 fn finding(node: &Node, resource: Option<&str>, reason: &str) -> (String, String) {
-    let find = || findings(node, resource).into_iter().find(|finding| finding["reason"] == reason);
+    let find = || {
+        findings(node, resource)
+            .into_iter()
+            .find(|finding| finding["reason"] == reason)
+    };
     let what = format!("{reason} of {resource:?}");
-    let (found, _) = headgate_e2e_tests::wait::wait_for_some(headgate_e2e_tests::node::SOON, &what, find);
+    let (found, _) =
+        headgate_e2e_tests::wait::wait_for_some(headgate_e2e_tests::node::SOON, &what, find);
     let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
-    (text("place"), format!("{}: {}", text("path"), text("message")))
+    (
+        text("place"),
+        format!("{}: {}", text("path"), text("message")),
+    )
 }
 
 fn bad_edit() {
@@ -67,15 +93,26 @@ fn bad_edit() {
     lab.node.write("policy.yaml", &bad("policy"));
     let (place, message) = finding(&lab.node, Some("XdpPolicy/policy"), "Invalid");
     assert!(place.starts_with("policy.yaml:"), "{place}");
-    for words in ["spec.rules[0].protocols[0].udp.ports[0]", "endPort", "generation 1 stays in effect"] {
+    for words in [
+        "spec.rules[0].protocols[0].udp.ports[0]",
+        "endPort",
+        "generation 1 stays in effect",
+    ] {
         assert!(message.contains(words), "{words}: {message}");
     }
     lab.node.wait_for_log(&place);
-    lab.check([to(1).dropped_by("policy/udp"), to(3).passes(), to(9).passes()]);
+    lab.check([
+        to(1).dropped_by("policy/udp"),
+        to(3).passes(),
+        to(9).passes(),
+    ]);
     let status = lab.node.headgate(&["status"]);
     assert_eq!(status.code, 3, "{status:?}");
     let listed = lab.node.headgate(&["policy", "list"]).output;
-    assert!(listed.contains("2 (1 in effect)") && listed.contains("Stalled"), "{listed}");
+    assert!(
+        listed.contains("2 (1 in effect)") && listed.contains("Stalled"),
+        "{listed}"
+    );
 
     lab.node.apply("policy.yaml", &drop_udp("policy", 3));
     lab.check([to(1).passes(), to(3).dropped_by("policy/udp")]);
@@ -104,7 +141,12 @@ fn directory_gone() {
     lab.node.wait_for_log("what is in effect stays");
     let status = lab.node.headgate(&["status"]);
     assert_eq!(status.code, 3, "{status:?}");
-    assert!(status.output.contains("unavailable, what is in effect stays"), "{status:?}");
+    assert!(
+        status
+            .output
+            .contains("unavailable, what is in effect stays"),
+        "{status:?}"
+    );
     lab.check([to(1).dropped_by("policy/udp")]);
 
     fs::rename(&elsewhere, &policies).expect("both are ours");
@@ -126,11 +168,18 @@ fn never_good() {
 
 fn unresolved() {
     let rule = "{name: listed, action: Drop, from: {cidrGroups: {names: [list]}}}";
-    let lab = Lab::enforcing(&[("policy.yaml", &policy("policy", &format!("{{rules: [{rule}]}}")))]);
+    let lab = Lab::enforcing(&[(
+        "policy.yaml",
+        &policy("policy", &format!("{{rules: [{rule}]}}")),
+    )]);
     let (_, message) = finding(&lab.node, Some("XdpPolicy/policy"), "UnresolvedReferences");
-    assert!(message.contains("there is no CidrGroup \"list\""), "{message}");
+    assert!(
+        message.contains("there is no CidrGroup \"list\""),
+        "{message}"
+    );
     lab.check([to(1).passes()]);
-    lab.node.apply("list.yaml", &group("list", &["10.0.0.0/24".to_owned()]));
+    lab.node
+        .apply("list.yaml", &group("list", &["10.0.0.0/24".to_owned()]));
     lab.check([to(1).dropped_by("policy/listed")]);
     // Gone again, its last content stays.
     lab.node.remove("list.yaml");
@@ -147,7 +196,10 @@ fn restart_while_bad() {
     lab.check([to(1).dropped_by("policy/udp")]);
     lab.node.start();
     let (_, message) = finding(&lab.node, Some("XdpPolicy/policy"), "Invalid");
-    assert!(message.contains("generation 1 stays in effect"), "{message}");
+    assert!(
+        message.contains("generation 1 stays in effect"),
+        "{message}"
+    );
     lab.check([to(1).dropped_by("policy/udp"), to(9).passes()]);
 }
 
@@ -165,14 +217,20 @@ fn memory_lost() {
     assert_eq!(lab.node.headgate(&["status"]).code, 3);
 
     lab.node.apply("policy.yaml", &drop_udp("policy", 3));
-    lab.check([to(1).passes(), to(2).dropped_by("other/udp"), to(3).dropped_by("policy/udp")]);
+    lab.check([
+        to(1).passes(),
+        to(2).dropped_by("other/udp"),
+        to(3).dropped_by("policy/udp"),
+    ]);
     assert_eq!(lab.node.headgate(&["status"]).code, 0);
 }
 
 fn memory_damaged() {
     let mut lab = dropping(1);
     let receiver = headgate_e2e_tests::flow::Receiver::open(&lab.node.namespace, &[1]);
-    let flow = lab.client.flow(&[lab.client.cable.client.v4.into()], 1, 2_000);
+    let flow = lab
+        .client
+        .flow(&[lab.client.cable.client.v4.into()], 1, 2_000);
     lab.node.kill();
     fs::write(lab.node.state().join("memory.json"), "{\"lost").expect("the state is ours");
     lab.node.start();
@@ -195,7 +253,10 @@ fn duplicate() {
         .map(|finding| finding["place"].clone())
         .collect();
     for file in ["policy.yaml:1", "second.yaml:1"] {
-        assert!(places.iter().any(|place| place == file), "{file}: {places:?}");
+        assert!(
+            places.iter().any(|place| place == file),
+            "{file}: {places:?}"
+        );
     }
     lab.check([to(1).dropped_by("policy/udp"), to(2).passes()]);
 }
@@ -216,7 +277,10 @@ fn too_large() {
             )
         })
         .collect();
-    lab.node.write("large.yaml", &policy("large", &format!("{{rules: [{}]}}", rules.join(", "))));
+    lab.node.write(
+        "large.yaml",
+        &policy("large", &format!("{{rules: [{}]}}", rules.join(", "))),
+    );
     let (_, message) = finding(&lab.node, Some("XdpPolicy/large"), "TooLarge");
     assert!(message.contains("it is left out"), "{message}");
     assert!(message.contains(|c: char| c.is_ascii_digit()), "{message}");

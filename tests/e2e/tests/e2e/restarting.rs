@@ -15,8 +15,14 @@ use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        on_node("killed_again_and_again_nothing_leaks_and_nothing_is_lost", killed),
-        on_node("sigterm_leaves_enforcement_in_place_and_says_so", terminated),
+        on_node(
+            "killed_again_and_again_nothing_leaks_and_nothing_is_lost",
+            killed,
+        ),
+        on_node(
+            "sigterm_leaves_enforcement_in_place_and_says_so",
+            terminated,
+        ),
     ]
 }
 
@@ -53,10 +59,15 @@ impl Traffic {
         let (sent_dropped, leaked) = client.finish(self.dropped, &self.receiver);
         let (sent, received) = client.finish(self.allowed, &self.receiver);
         let lost = client.lost_by_devices(&self.lab.node.namespace) - self.lost_before;
-        println!("dropped port: {sent_dropped} sent, {leaked} leaked; allowed port: {sent} sent, {received} received; lost by devices {lost}");
+        println!(
+            "dropped port: {sent_dropped} sent, {leaked} leaked; allowed port: {sent} sent, {received} received; lost by devices {lost}"
+        );
         assert!(sent_dropped > 0 && sent > 0);
         assert_eq!(leaked, 0, "of {sent_dropped} to the dropped port");
-        assert!(received <= sent && received + lost >= sent, "{sent} sent, {received} received, {lost} lost by devices");
+        assert!(
+            received <= sent && received + lost >= sent,
+            "{sent} sent, {received} received, {lost} lost by devices"
+        );
         self.lab
     }
 }
@@ -84,7 +95,11 @@ fn killed() {
         traffic.lab.node.kill();
         traffic.lab.client.let_flow(&traffic.dropped, 100);
         traffic.lab.node.start();
-        assert_eq!(attached(&traffic.lab.node), before, "the same link and program");
+        assert_eq!(
+            attached(&traffic.lab.node),
+            before,
+            "the same link and program"
+        );
     }
     let lab = traffic.finish();
     assert_eq!(lab.node.headgate(&["status"]).code, 0);
@@ -102,7 +117,12 @@ fn terminated() {
     assert_eq!(attached(&traffic.lab.node), before);
     let status = traffic.lab.node.headgate(&["status"]);
     assert_eq!(status.code, 0, "{status:?}");
-    assert!(status.output.contains("not running; enforcement goes on without it"), "{status:?}");
+    assert!(
+        status
+            .output
+            .contains("not running; enforcement goes on without it"),
+        "{status:?}"
+    );
     traffic.lab.node.start();
     assert_eq!(attached(&traffic.lab.node), before);
     drop(traffic.finish());

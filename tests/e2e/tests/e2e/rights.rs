@@ -11,7 +11,7 @@ use headgate_e2e_tests::{
     binary::headgate,
     frames::udp,
     lab::Lab,
-    node::{Said, SOON},
+    node::{SOON, Said},
     policies::drop_udp,
     trials::on_node_with,
     wait::wait_for,
@@ -20,9 +20,21 @@ use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        on_node_with("without_capabilities_the_agent_says_which", &["setpriv"], capabilities),
-        on_node_with("as_an_ordinary_user_the_agent_says_so", &["setpriv"], ordinary_user),
-        on_node_with("a_read_only_bpffs_is_said_with_the_remedy", &["unshare"], read_only),
+        on_node_with(
+            "without_capabilities_the_agent_says_which",
+            &["setpriv"],
+            capabilities,
+        ),
+        on_node_with(
+            "as_an_ordinary_user_the_agent_says_so",
+            &["setpriv"],
+            ordinary_user,
+        ),
+        on_node_with(
+            "a_read_only_bpffs_is_said_with_the_remedy",
+            &["unshare"],
+            read_only,
+        ),
         on_node_with("an_absent_bpffs_is_mounted", &["unshare"], absent),
     ]
 }
@@ -56,11 +68,28 @@ fn lab() -> Lab {
 
 fn capabilities() {
     let lab = lab();
-    let none = refused(&lab, &["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]);
-    assert!(none.errors.contains("neither CAP_BPF nor CAP_SYS_ADMIN"), "{none:?}");
+    let none = refused(
+        &lab,
+        &["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"],
+    );
+    assert!(
+        none.errors.contains("neither CAP_BPF nor CAP_SYS_ADMIN"),
+        "{none:?}"
+    );
     assert!(none.errors.contains("run as root"), "{none:?}");
-    let some = refused(&lab, &["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"]);
-    assert!(some.errors.contains("CAP_BPF but not CAP_SYS_ADMIN"), "{some:?}");
+    let some = refused(
+        &lab,
+        &[
+            "setpriv",
+            "--bounding-set=-sys_admin",
+            "--inh-caps=-sys_admin",
+            "--",
+        ],
+    );
+    assert!(
+        some.errors.contains("CAP_BPF but not CAP_SYS_ADMIN"),
+        "{some:?}"
+    );
 }
 
 fn ordinary_user() {
@@ -71,9 +100,18 @@ fn ordinary_user() {
     fs::set_permissions(folder.path(), everybody).expect("the folder is ours");
     let copy = folder.path().join("headgate");
     fs::copy(headgate(), &copy).expect("there is room for it");
-    let way = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    let way = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--",
+    ];
     let said = refused_as(&lab, &way, &copy);
-    assert!(said.errors.contains("ermission denied") && said.errors.contains("root"), "{said:?}");
+    assert!(
+        said.errors.contains("ermission denied") && said.errors.contains("root"),
+        "{said:?}"
+    );
 }
 
 fn read_only() {
@@ -97,11 +135,18 @@ impl Drop for Apart {
 fn absent() {
     let lab = lab();
     let script = "while umount /sys/fs/bpf 2>/dev/null; do :; done; exec \"$0\" \"$@\"";
-    let mut command = agent_by(&lab, &["unshare", "--mount", "sh", "-c", script], headgate());
+    let mut command = agent_by(
+        &lab,
+        &["unshare", "--mount", "sh", "-c", script],
+        headgate(),
+    );
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let log = folder.path().join("log");
     let written = File::create(&log).expect("the folder is ours");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(written);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(written);
     let agent = Apart(command.spawn().expect("nsenter can be run"));
     let attached = || lab.node.namespace.ip("link show eth0").contains("xdp");
     wait_for(SOON, "the program is attached", attached);

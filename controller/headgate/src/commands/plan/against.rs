@@ -95,9 +95,10 @@ pub(super) fn directory(
     directory: &Path,
 ) -> Result<(Before, Compilation), CliError> {
     let node = node(arguments)?;
-    let old = compiled(directory, &node, &Memory::default())?;
-    let new = compiled(&arguments.directory, &node, &old.memory)?;
+    let mut old = compiled(directory, &node, &Memory::default())?;
     let state = old.state.unwrap_or_default();
+    old.memory.counters_were_reset(&state.fresh_counters);
+    let new = compiled(&arguments.directory, &node, &old.memory)?;
     let interfaces = node.interfaces.iter();
     let before = Before {
         name: directory.display().to_string(),
@@ -108,14 +109,18 @@ pub(super) fn directory(
     Ok((before, new))
 }
 
-/// What would be observed on a node that was brought to `state`.
+/// What would be observed on a node that was brought to `state` and has come to rest.
 fn in_effect(state: &DatapathState) -> Result<Observed, CliError> {
     let mut kernel = FakeKernel::new(object_digest());
     let plan = diff(&kernel.state, state, object_digest())?;
     for outcome in carry_out(&mut kernel, plan, &state.blocks) {
         outcome.result?;
     }
-    Ok(kernel.observe()?)
+    let observed = kernel.observe()?;
+    Ok(Observed {
+        settled: true,
+        ..observed
+    })
 }
 
 fn compiled(directory: &Path, node: &NodeFacts, memory: &Memory) -> Result<Compilation, CliError> {

@@ -9,6 +9,8 @@ use headgate_compile::{
 use headgate_crds::{PolicyRule, XdpPolicySpec};
 use serde::Serialize;
 
+use crate::output::count;
+
 /// What becomes of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) enum Change {
@@ -68,12 +70,12 @@ pub(super) fn changes(before: &Resources, after: &Resources) -> Vec<ResourceChan
 fn summary(content: &Content) -> Vec<String> {
     vec![match content {
         Content::Policy(spec) => format!(
-            "priority {}, default {:?}, {} rules",
+            "priority {}, default {:?}, {}",
             spec.priority,
             spec.default_action,
-            spec.rules.len()
+            count(spec.rules.len(), "rule")
         ),
-        Content::Group(group) => format!("{} address ranges", group.addresses.len()),
+        Content::Group(group) => count(group.addresses.len(), "address range"),
     }]
 }
 
@@ -167,7 +169,10 @@ fn group_differences(old: &Group, new: &Group) -> Vec<String> {
     if old.addresses != new.addresses {
         let more = new.addresses.minus(&old.addresses).len();
         let fewer = old.addresses.minus(&new.addresses).len();
-        found.push(format!("{more} address ranges added, {fewer} removed"));
+        found.push(format!(
+            "{} added, {fewer} removed",
+            count(more, "address range")
+        ));
     }
     if old.labels != new.labels {
         found.push("labels changed".to_owned());

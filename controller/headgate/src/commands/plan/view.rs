@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     outcome::CliError,
-    output::{columns, section, size},
+    output::{columns, count, section, size},
 };
 
 /// Everything that a plan says.
@@ -139,7 +139,9 @@ fn conclusion(plan: &PlanView) -> String {
     };
     match plan.steps.len() {
         0 => format!("Nothing would change against {against}.{unknown}\n"),
-        1 => format!("1 step would change {against}.{unknown}\n"),
-        steps => format!("{steps} steps would change {against}.{unknown}\n"),
+        steps => format!(
+            "{} would change {against}.{unknown}\n",
+            count(steps, "step")
+        ),
     }
 }

@@ -1,207 +1,12 @@
-//! `headgate status`.
+//! The status, for people.
 
-use std::collections::BTreeMap;
-
-use clap::Args;
-use headgate_agent::report::Report;
-use headgate_compile::{
-    compilation::TablesSummary,
-    finding::{Finding, Severity},
-};
-use headgate_datapath::{
-    kernel::KernelError,
-    state::{Digest, PortIndex},
-};
-use headgate_layout::verdict::{Action, Count, Reason};
-use serde::Serialize;
-
+use super::view::{InterfaceView, RevisionView, Status};
 use crate::{
-    arguments::InstanceArguments,
-    enforcement::{self, Enforcement, State},
-    live::{Live, Reading},
-    outcome::{CliError, Outcome},
-    output::{OutputArguments, columns, fields, number, section, size},
+    enforcement::Enforcement,
+    output::{columns, fields, number, section, size},
 };
 
-/// Show what this node enforces, as read from the kernel now.
-///
-/// Needs no agent: what is live, on which interface and in which mode is the kernel's word; what is
-/// wanted, and what is wrong with resources, is what the agent said last. With the state folder
-/// lost, the kernel's word is shown alone. Packets that a rule decided are counted by
-/// `headgate policy counters`.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-State of an interface:
-  Enforced     the wanted tables are live in an attached program of ours
-  Outdated     something else than is wanted is enforced; the reason is given
-  NotEnforced  nothing is enforced; the reason is given
-  Unknown      something is enforced, and no agent has left word of what is wanted
-
-Exit codes:
-  0  all that is selected is enforced, whether the agent runs or not
-  1  the status cannot be read
-  2  bad usage
-  3  something selected is not enforced as wanted, a resource is stalled, the source cannot be
-     read, a step failed, or no agent has said what is wanted")]
-pub(crate) struct StatusArguments {
-    #[command(flatten)]
-    output: OutputArguments,
-
-    #[command(flatten)]
-    place: InstanceArguments,
-}
-
-pub(crate) fn run(arguments: &StatusArguments) -> Result<Outcome, CliError> {
-    let live = Live::read(&arguments.place)?;
-    let counts = reason_counts(&live)?;
-    let status = Status::new(&arguments.place.instance, &live.reading, &counts);
-    arguments.output.show(&status, table)?;
-    Ok(Outcome::fine_if(status.all_enforced))
-}
-
-type ReasonCounts = BTreeMap<(PortIndex, Reason), Count>;
-
-fn reason_counts(live: &Live) -> Result<ReasonCounts, KernelError> {
-    let observed = &live.reading.observed;
-    if !observed.prepared {
-        return Ok(ReasonCounts::new());
-    }
-    let ports = observed.links.keys().copied().collect();
-    live.kernel.reason_counters(&ports)
-}
-
-/// All there is to say.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Status {
-    instance: String,
-    node: Option<String>,
-    all_enforced: bool,
-    agent: AgentView,
-    source: Option<SourceView>,
-    revision: RevisionView,
-    failsafe_peers: Vec<String>,
-    interfaces: Vec<InterfaceView>,
-    findings: Vec<Finding>,
-    failures: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct AgentView {
-    running: bool,
-    pid: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct SourceView {
-    path: String,
-    unavailable: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct RevisionView {
-    wanted: Option<Digest>,
-    live: Option<Digest>,
-}
-
-#[derive(Debug, Serialize)]
-struct InterfaceView {
-    #[serde(flatten)]
-    enforcement: Enforcement,
-    /// Of the live tables, where the agent has left word of them.
-    tables: Option<TablesSummary>,
-    counters: Vec<CounterView>,
-}
-
-/// Packets that no rule decided.
-#[derive(Debug, Serialize)]
-struct CounterView {
-    reason: &'static str,
-    verdict: &'static str,
-    packets: u64,
-    bytes: u64,
-}
-
-impl Status {
-    fn new(instance: &str, reading: &Reading, counts: &ReasonCounts) -> Self {
-        let observed = &reading.observed;
-        let report = reading.report.as_ref();
-        let interfaces = enforcement::of(reading)
-            .into_iter()
-            .map(|enforcement| InterfaceView {
-                tables: tables_of(&enforcement, report),
-                counters: counters_of(enforcement.port, counts),
-                enforcement,
-            })
-            .collect();
-        let mut failures = report
-            .map(|report| report.failures.clone())
-            .unwrap_or_default();
-        failures.extend(reading.report_damaged.clone());
-        let mut status = Self {
-            instance: instance.to_owned(),
-            node: report.map(|report| report.node.clone()),
-            all_enforced: false,
-            agent: AgentView {
-                running: reading.agent.is_some(),
-                pid: reading.agent.clone(),
-            },
-            source: report.map(|report| SourceView {
-                path: report.source.clone(),
-                unavailable: report.source_unavailable.clone(),
-            }),
-            revision: RevisionView {
-                wanted: report.and_then(|report| report.wanted_revision),
-                live: (!observed.links.is_empty()).then(|| observed.revision()),
-            },
-            failsafe_peers: observed.failsafe.iter().map(ToString::to_string).collect(),
-            interfaces,
-            findings: report
-                .map(|report| report.findings.clone())
-                .unwrap_or_default(),
-            failures,
-        };
-        status.all_enforced = status.is_all_enforced();
-        status
-    }
-
-    fn is_all_enforced(&self) -> bool {
-        let is_enforced = |view: &InterfaceView| view.enforcement.state == State::Enforced;
-        let is_stalled = |finding: &Finding| finding.severity == Severity::Stalled;
-        self.revision.wanted.is_some()
-            && self.interfaces.iter().all(is_enforced)
-            && !self.findings.iter().any(is_stalled)
-            && self.failures.is_empty()
-            && self
-                .source
-                .as_ref()
-                .is_some_and(|source| source.unavailable.is_none())
-    }
-}
-
-fn tables_of(enforcement: &Enforcement, report: Option<&Report>) -> Option<TablesSummary> {
-    let live = enforcement.live_tables?;
-    let known = report?.tables.iter().find(|summary| summary.tables == live);
-    known.cloned()
-}
-
-fn counters_of(port: PortIndex, counts: &ReasonCounts) -> Vec<CounterView> {
-    let of_port = counts.iter().filter(|((counted, _), _)| *counted == port);
-    of_port
-        .filter(|(_, count)| count.packets > 0)
-        .map(|((_, reason), count)| CounterView {
-            reason: reason.name(),
-            verdict: match reason.action() {
-                Action::Allow => "Allow",
-                Action::Drop => "Drop",
-            },
-            packets: count.packets,
-            bytes: count.bytes,
-        })
-        .collect()
-}
-
-fn table(status: &Status) -> String {
+pub(super) fn table(status: &Status) -> String {
     let mut text = fields(summary(status));
     if !status.interfaces.is_empty() {
         text.push('\n');
@@ -339,11 +144,17 @@ fn counter_table(interfaces: &[InterfaceView]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use headgate_compile::finding::FindingReason;
-    use headgate_datapath::state::AttachedMode;
+    use std::collections::BTreeMap;
 
-    use super::*;
-    use crate::enforcement::tests::healthy;
+    use headgate_compile::{
+        compilation::TablesSummary,
+        finding::{Finding, FindingReason, Severity},
+    };
+    use headgate_datapath::state::{AttachedMode, Digest, PortIndex};
+    use headgate_layout::verdict::{Count, Reason};
+
+    use super::{super::view::ReasonCounts, *};
+    use crate::{enforcement::tests::healthy, live::Reading};
 
     fn port0() -> PortIndex {
         PortIndex::new(0).expect("below MAX_PORTS")

@@ -1,0 +1,244 @@
+//! YAML in, state out: each folder of `tests/golden` holds resources as a user writes them and the
+//! state that they are compiled into. `UPDATE_GOLDEN=1` writes the states anew.
+#![allow(clippy::unwrap_used)]
+
+mod model;
+mod scene;
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use headgate_compile::{
+    node::{Interface, InterfaceKind, NodeFacts},
+    snapshot::Snapshot,
+};
+use headgate_datapath::state::{FailsafePeer, Ifindex};
+use serde::Deserialize;
+use serde_json::Value;
+
+use scene::{Agent, Enforced, submitted};
+
+/// The first document of an input: the node.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Node {
+    node: Facts,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Facts {
+    #[serde(default)]
+    labels: std::collections::BTreeMap<String, String>,
+    interfaces: Vec<Card>,
+    #[serde(default)]
+    failsafe: Vec<headgate_crds::IpNet>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Card {
+    name: String,
+    ifindex: u32,
+    #[serde(default)]
+    kind: Option<String>,
+    #[serde(default)]
+    master: Option<u32>,
+    #[serde(default)]
+    lower: Option<u32>,
+    #[serde(default)]
+    default_route: bool,
+}
+
+impl Card {
+    fn interface(self) -> Interface {
+        Interface {
+            kind: match self.kind.as_deref() {
+                None => InterfaceKind::Other,
+                Some("Loopback") => InterfaceKind::Loopback,
+                Some("Bond") => InterfaceKind::Bond,
+                Some("Bridge") => InterfaceKind::Bridge,
+                Some("Vlan") => InterfaceKind::Vlan,
+                Some("Veth") => InterfaceKind::Veth,
+                Some(other) => panic!("no such kind of interface: {other}"),
+            },
+            name: self.name,
+            ifindex: Ifindex(self.ifindex),
+            master: self.master.map(Ifindex),
+            lower: self.lower.map(Ifindex),
+            has_default_route: self.default_route,
+        }
+    }
+}
+
+impl Facts {
+    fn node(self) -> NodeFacts {
+        let interfaces = self.interfaces.into_iter().map(Card::interface);
+        let failsafe = self.failsafe.into_iter().map(|net| FailsafePeer {
+            address: net.network(),
+            prefix_length: net.prefix_len(),
+        });
+        NodeFacts {
+            name: "node-1".to_owned(),
+            labels: self.labels,
+            interfaces: interfaces.collect(),
+            failsafe: failsafe.collect(),
+        }
+    }
+}
+
+/// A snapshot and what it is about: a document `step: WORDS` begins the next one.
+struct Step {
+    words: String,
+    snapshot: Snapshot,
+}
+
+/// Documents with the line on which each begins.
+fn documents(text: &str) -> impl Iterator<Item = (u32, &str)> {
+    text.split("\n---\n").scan(1, |line, document| {
+        let start = *line;
+        *line += document.lines().count() as u32 + 1;
+        Some((start, document))
+    })
+}
+
+fn read(text: &str) -> (NodeFacts, Vec<Step>) {
+    let mut documents = documents(text);
+    let (_, first) = documents.next().unwrap();
+    let node: Node = serde_saphyr::from_str(first).unwrap();
+    let mut steps = Vec::new();
+    for (line, document) in documents {
+        let value: Value = serde_saphyr::from_str(document).unwrap();
+        if let Some(words) = value["step"].as_str() {
+            steps.push(Step {
+                words: words.to_owned(),
+                snapshot: Snapshot::default(),
+            });
+            continue;
+        }
+        let step = steps.last_mut().expect("a step before the first resource");
+        let resource = submitted(&value, "input.yaml", line);
+        step.snapshot.submitted.push(resource);
+    }
+    (node.node.node(), steps)
+}
+
+fn render(enforced: &Enforced) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    let compilation = &enforced.compilation;
+    let Some(state) = &compilation.state else {
+        return Ok("what is enforced stays\n".to_owned());
+    };
+    for (port, attachment) in &state.ports {
+        writeln!(
+            text,
+            "{port}: {} (interface {}), {:?}, tables {}",
+            attachment.interface,
+            attachment.ifindex.0,
+            attachment.mode,
+            attachment.tables.short()
+        )?;
+    }
+    for tables in &compilation.tables {
+        let [sources, destinations, transports] = tables.classes;
+        writeln!(
+            text,
+            "tables {}: {} bytes, {} rules of {}; {sources} classes of sources, {destinations} of destinations, {transports} of transport headers, {} bytes of crossings",
+            tables.tables.short(),
+            tables.bytes,
+            tables.rules,
+            tables.policies.join(", "),
+            tables.crossings
+        )?;
+    }
+    for peer in &state.failsafe {
+        writeln!(text, "never dropped: {peer}")?;
+    }
+    for policy in &compilation.policies {
+        writeln!(
+            text,
+            "policy {}: generation {}, in effect {:?}, priority {}, default {}, on {:?}",
+            policy.name,
+            policy.generation,
+            policy.effective,
+            policy.priority,
+            policy.default_action,
+            policy.interfaces
+        )?;
+        for rule in &policy.rules {
+            let fresh = match rule.counter {
+                Some(counter) if state.fresh_counters.contains(&counter) => ", from zero",
+                _ => "",
+            };
+            writeln!(
+                text,
+                "  {}: {}, counter {:?}{fresh}",
+                rule.name, rule.action, rule.counter
+            )?;
+        }
+    }
+    for finding in &compilation.findings {
+        writeln!(text, "finding: {finding}")?;
+    }
+    Ok(text)
+}
+
+fn check(name: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    let (node, steps) = read(&fs::read_to_string(folder.join("input.yaml")).unwrap());
+    let mut agent = Agent::new(node);
+    let mut text = String::new();
+    for step in &steps {
+        let enforced = agent.run(&step.snapshot);
+        write!(text, "# {}\n{}\n", step.words, render(&enforced).unwrap()).unwrap();
+    }
+    let deleted = agent.run(&Snapshot::default());
+    write!(text, "# all is deleted\n{}", render(&deleted).unwrap()).unwrap();
+
+    let golden = folder.join("state.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, &text).unwrap();
+    }
+    let expected = fs::read_to_string(&golden).unwrap_or_default();
+    assert!(
+        text == expected,
+        "{name} compiles to\n{text}\ninstead of\n{expected}\nUPDATE_GOLDEN=1 takes it over"
+    );
+    let state = deleted.compilation.state.unwrap();
+    assert!(state.ports.is_empty() && state.blocks.is_empty());
+    assert!(agent.memory.last_good.is_empty());
+}
+
+macro_rules! goldens {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                check(&stringify!($name).replace('_', "-"));
+            }
+        )*
+
+        #[test]
+        fn every_folder_is_checked() {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+            let mut found: Vec<_> = fs::read_dir(folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            found.sort();
+            let mut checked = [$(stringify!($name).replace('_', "-")),*];
+            checked.sort();
+            assert_eq!(found, checked);
+        }
+    };
+}
+
+goldens! {
+    one_drop_rule
+    two_interfaces
+    group
+    allow_list
+    bridge_bond_vlan
+    last_good
+}

@@ -1,0 +1,151 @@
+//! The status, for programs.
+
+use std::collections::BTreeMap;
+
+use headgate_agent::report::Report;
+use headgate_compile::{
+    compilation::TablesSummary,
+    finding::{Finding, Severity},
+};
+use headgate_datapath::state::{Digest, PortIndex};
+use headgate_layout::verdict::{Action, Count, Reason};
+use serde::Serialize;
+
+use crate::{
+    enforcement::{self, Enforcement, State},
+    live::Reading,
+};
+
+/// Packets that no rule decided, by port and reason.
+pub(super) type ReasonCounts = BTreeMap<(PortIndex, Reason), Count>;
+
+/// All there is to say.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Status {
+    pub(super) instance: String,
+    pub(super) node: Option<String>,
+    pub(super) all_enforced: bool,
+    pub(super) agent: AgentView,
+    pub(super) source: Option<SourceView>,
+    pub(super) revision: RevisionView,
+    pub(super) failsafe_peers: Vec<String>,
+    pub(super) interfaces: Vec<InterfaceView>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) failures: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct AgentView {
+    pub(super) running: bool,
+    pub(super) pid: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SourceView {
+    pub(super) path: String,
+    pub(super) unavailable: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct RevisionView {
+    pub(super) wanted: Option<Digest>,
+    pub(super) live: Option<Digest>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct InterfaceView {
+    #[serde(flatten)]
+    pub(super) enforcement: Enforcement,
+    /// Of the live tables, where the agent has left word of them.
+    pub(super) tables: Option<TablesSummary>,
+    pub(super) counters: Vec<CounterView>,
+}
+
+/// Packets that no rule decided.
+#[derive(Debug, Serialize)]
+pub(super) struct CounterView {
+    pub(super) reason: &'static str,
+    pub(super) verdict: &'static str,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+impl Status {
+    pub(super) fn new(instance: &str, reading: &Reading, counts: &ReasonCounts) -> Self {
+        let observed = &reading.observed;
+        let report = reading.report.as_ref();
+        let interfaces = enforcement::of(reading)
+            .into_iter()
+            .map(|enforcement| InterfaceView {
+                tables: tables_of(&enforcement, report),
+                counters: counters_of(enforcement.port, counts),
+                enforcement,
+            })
+            .collect();
+        let mut failures = report
+            .map(|report| report.failures.clone())
+            .unwrap_or_default();
+        failures.extend(reading.report_damaged.clone());
+        let mut status = Self {
+            instance: instance.to_owned(),
+            node: report.map(|report| report.node.clone()),
+            all_enforced: false,
+            agent: AgentView {
+                running: reading.agent.is_some(),
+                pid: reading.agent.clone(),
+            },
+            source: report.map(|report| SourceView {
+                path: report.source.clone(),
+                unavailable: report.source_unavailable.clone(),
+            }),
+            revision: RevisionView {
+                wanted: report.and_then(|report| report.wanted_revision),
+                live: (!observed.links.is_empty()).then(|| observed.revision()),
+            },
+            failsafe_peers: observed.failsafe.iter().map(ToString::to_string).collect(),
+            interfaces,
+            findings: report
+                .map(|report| report.findings.clone())
+                .unwrap_or_default(),
+            failures,
+        };
+        status.all_enforced = status.is_all_enforced();
+        status
+    }
+
+    fn is_all_enforced(&self) -> bool {
+        let is_enforced = |view: &InterfaceView| view.enforcement.state == State::Enforced;
+        let is_stalled = |finding: &Finding| finding.severity == Severity::Stalled;
+        self.revision.wanted.is_some()
+            && self.interfaces.iter().all(is_enforced)
+            && !self.findings.iter().any(is_stalled)
+            && self.failures.is_empty()
+            && self
+                .source
+                .as_ref()
+                .is_some_and(|source| source.unavailable.is_none())
+    }
+}
+
+fn tables_of(enforcement: &Enforcement, report: Option<&Report>) -> Option<TablesSummary> {
+    let live = enforcement.live_tables?;
+    let known = report?.tables.iter().find(|summary| summary.tables == live);
+    known.cloned()
+}
+
+fn counters_of(port: PortIndex, counts: &ReasonCounts) -> Vec<CounterView> {
+    let of_port = counts.iter().filter(|((counted, _), _)| *counted == port);
+    of_port
+        .filter(|(_, count)| count.packets > 0)
+        .map(|((_, reason), count)| CounterView {
+            reason: reason.name(),
+            verdict: match reason.action() {
+                Action::Allow => "Allow",
+                Action::Drop => "Drop",
+            },
+            packets: count.packets,
+            bytes: count.bytes,
+        })
+        .collect()
+}
