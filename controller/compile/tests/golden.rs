@@ -11,6 +11,7 @@ use headgate_compile::{
     node::{Interface, InterfaceKind, NodeFacts},
     snapshot::Snapshot,
 };
+use headgate_crds::parse_cidr;
 use headgate_datapath::state::{FailsafePeer, Ifindex};
 use serde::Deserialize;
 use serde_json::Value;
@@ -31,7 +32,7 @@ struct Facts {
     labels: std::collections::BTreeMap<String, String>,
     interfaces: Vec<Card>,
     #[serde(default)]
-    failsafe: Vec<headgate_crds::IpNet>,
+    failsafe: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -73,9 +74,12 @@ impl Card {
 impl Facts {
     fn node(self) -> NodeFacts {
         let interfaces = self.interfaces.into_iter().map(Card::interface);
-        let failsafe = self.failsafe.into_iter().map(|net| FailsafePeer {
-            address: net.network(),
-            prefix_length: net.prefix_len(),
+        let failsafe = self.failsafe.iter().map(|cidr| {
+            let net = parse_cidr(cidr).unwrap();
+            FailsafePeer {
+                address: net.network(),
+                prefix_length: net.prefix_len(),
+            }
         });
         NodeFacts {
             name: "node-1".to_owned(),

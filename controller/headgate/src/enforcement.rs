@@ -11,6 +11,9 @@ use serde::Serialize;
 
 use crate::live::Reading;
 
+/// A link tells whether it is attached only where its interface can be seen.
+const DANGLING: &str = "our link is on no interface of this network namespace: it was detached by somebody else, or belongs to another namespace";
+
 /// How an interface stands, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) enum State {
@@ -120,13 +123,13 @@ fn absence(report: &PortReport, link: Option<&Attached>, reading: &Reading) -> S
     let now = reading.interfaces.iter().find(|(_, now)| *now == name);
     match (now, &report.status) {
         (None, _) if !reading.interfaces.contains_key(&ifindex) => {
-            "the interface is gone; the agent attaches again as soon as it is back".to_owned()
+            "there is no such interface in this network namespace; the agent attaches as soon as it is back".to_owned()
         }
         (Some((now, _)), _) if *now != ifindex => {
             "the interface was made anew, and the agent has not attached to it yet".to_owned()
         }
         (_, PortStatus::NotEnforced(reason)) => reason.clone(),
-        _ if link.is_some() => "the program was detached by somebody else".to_owned(),
+        _ if link.is_some() => DANGLING.to_owned(),
         _ => "no program of ours is attached".to_owned(),
     }
 }
@@ -134,7 +137,7 @@ fn absence(report: &PortReport, link: Option<&Attached>, reading: &Reading) -> S
 /// A program that the report does not speak of.
 fn of_unwanted(port: PortIndex, link: &Attached, reading: &Reading) -> Enforcement {
     let interface = match link.ifindex {
-        None => String::new(),
+        None => port.to_string(),
         Some(ifindex) => match reading.interfaces.get(&ifindex) {
             Some(name) => name.clone(),
             None => format!("#{}", ifindex.0),
@@ -142,10 +145,12 @@ fn of_unwanted(port: PortIndex, link: &Attached, reading: &Reading) -> Enforceme
     };
     let live = reading.observed.enforced(port);
     let is_known = |report: &Report| report.wanted_revision.is_some();
-    let (state, reason) = if live.is_none() {
+    let (state, reason) = if link.ifindex.is_none() {
+        (State::NotEnforced, DANGLING)
+    } else if live.is_none() {
         (
             State::NotEnforced,
-            "a program is left here that enforces nothing",
+            "a program is left here that finds no tables, so every packet passes",
         )
     } else if reading.report.as_ref().is_some_and(is_known) {
         (
@@ -249,7 +254,7 @@ pub(crate) mod tests {
         link(&mut reading).ifindex = None;
         let (state, reason) = only(&reading);
         assert_eq!(state, State::NotEnforced);
-        assert_eq!(reason, "the program was detached by somebody else");
+        assert_eq!(reason, DANGLING);
 
         let mut reading = healthy();
         reported(&mut reading).status = PortStatus::NotEnforced("could not attach".into());
@@ -296,7 +301,11 @@ pub(crate) mod tests {
         let mut gone = healthy();
         gone.observed.links.clear();
         gone.interfaces.clear();
-        assert!(only(&gone).1.contains("is gone"), "{:?}", only(&gone));
+        assert!(
+            only(&gone).1.contains("no such interface"),
+            "{:?}",
+            only(&gone)
+        );
 
         let mut anew = healthy();
         anew.observed.links.clear();

@@ -191,7 +191,6 @@ async fn a_half_written_file_is_waited_for() {
     let mut writer = fs::File::create(&file).expect("made");
     // Half of it is well-formed, with one resource less.
     writer.write_all(&text.as_bytes()[..half]).expect("written");
-    let start = Instant::now();
     let rest = async {
         sleep(Duration::from_millis(150)).await;
         writer.write_all(&text.as_bytes()[half..]).expect("written");
@@ -199,11 +198,6 @@ async fn a_half_written_file_is_waited_for() {
     };
     let ((), told) = tokio::join!(rest, is_told(&mut source));
     assert!(told);
-    assert!(
-        start.elapsed() < Duration::from_millis(400),
-        "{:?}",
-        start.elapsed()
-    );
     assert_eq!(names(&mut source), ["a", "b"]);
 }
 

@@ -4,6 +4,10 @@
     unreachable_pub,
     reason = "each test file uses its own part"
 )]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "json! reads better without &"
+)]
 
 use headgate_crds::{Checked, Problem, check};
 use serde_json::{Value, json};

@@ -15,6 +15,15 @@ pub fn enter() {
     ip("link set lo up");
 }
 
+/// Keeps interfaces that are made from here on from sending anything of their own.
+///
+/// # Panics
+/// Where IPv6 cannot be turned off.
+pub fn quiet() {
+    let switch = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+    std::fs::write(switch, "1").expect("IPv6 off");
+}
+
 /// Makes a pair of interfaces that are up, and gives the first one's number.
 #[must_use]
 pub fn veth(name: &str, peer: &str) -> Ifindex {

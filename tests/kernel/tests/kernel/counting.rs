@@ -6,7 +6,7 @@ use headgate_datapath::kernel::KernelError;
 use headgate_kernel_tests::{
     blocks::{default_of, rule_of},
     frames::{arp, udp4, udp6},
-    network::{ifindex, veth},
+    network::{ifindex, quiet, veth},
     node::{Node, port, wanted},
     trials::in_kernel,
 };
@@ -30,6 +30,7 @@ fn count(packets: u64, bytes: u64) -> Count {
 
 fn counts() {
     let mut node = Node::new();
+    quiet();
     let interface = veth("v0", "v1");
     let (rule, default) = (rule_of(Action::Drop, 65_535), default_of(Action::Allow));
     let ports = [
@@ -67,6 +68,7 @@ fn counts() {
 
 fn reset() {
     let mut node = Node::new();
+    quiet();
     let interface = veth("v0", "v1");
     let mut state = wanted(&[(port(0), interface, &rule_of(Action::Drop, 7))]);
     node.converge(&state);

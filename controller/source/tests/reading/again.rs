@@ -1,0 +1,76 @@
+//! Reading once more after a change.
+
+use std::{sync::Arc, time::Instant};
+
+use headgate_crds::Resource;
+use headgate_source::DirectorySource;
+
+use crate::{Directory, group};
+
+#[test]
+fn what_did_not_change_is_the_same_document() {
+    let mut directory = Directory::new(&[
+        ("a.yaml", &group("a", "10.0.0.0/8")),
+        ("b.yaml", &group("b", "10.0.0.0/8")),
+    ]);
+    let before = directory.read().documents;
+    directory.write("b.yaml", group("b", "11.0.0.0/8"));
+    let after = directory.read().documents;
+    assert!(Arc::ptr_eq(&before[0], &after[0]));
+    assert!(!Arc::ptr_eq(&before[1], &after[1]));
+    assert_ne!(before[1].written, after[1].written);
+    assert_eq!(before[1].uid, after[1].uid);
+}
+
+/// Same size, same inode, and on coarse clocks the same time: only the bytes tell.
+#[test]
+fn quick_edits_of_one_size_are_all_seen() {
+    let mut directory = Directory::new(&[]);
+    for i in 0..200 {
+        let cidr = format!("10.0.{}.0/24", 100 + i % 100);
+        directory.write("a.yaml", group("a", &cidr));
+        let listing = directory.read();
+        let Ok(Resource::CidrGroup(group)) = &listing.documents[0].content else {
+            panic!("{listing:?}");
+        };
+        assert_eq!(group.spec.cidrs, [cidr], "edit {i}");
+    }
+}
+
+#[test]
+fn meaning_alone_is_digested() {
+    let text = group("a", "10.0.0.0/8");
+    let mut directory = Directory::new(&[("a.yaml", &text)]);
+    let before = directory.read().documents[0].written;
+    directory.write("a.yaml", format!("# a comment\n{text}  # another\n"));
+    assert_eq!(directory.read().documents[0].written, before);
+    directory.write(
+        "a.yaml",
+        text.replace("  name: a\n", "  name: a\n  labels: {x: y}\n"),
+    );
+    assert_ne!(directory.read().documents[0].written, before);
+}
+
+#[test]
+fn a_full_group_is_read_in_a_moment() {
+    let mut text = group("full", "10.0.0.0/24");
+    for i in 1..5000 {
+        text += &format!("  - 10.{}.{}.0/24\n", i / 256, i % 256);
+    }
+    let mut directory = Directory::new(&[("full.yaml", &text)]);
+    directory.write("small.yaml", group("small", "10.0.0.0/8"));
+    // The schema is compiled once in a process.
+    DirectorySource::new(directory.path(), |resource| resource).read();
+    let start = Instant::now();
+    let listing = directory.read();
+    let cold = start.elapsed();
+    assert!(listing.documents[0].content.is_ok());
+    directory.write("small.yaml", group("small", "11.0.0.0/8"));
+    let start = Instant::now();
+    directory.read();
+    println!(
+        "a group of 5,000 CIDRs, {} KiB: {cold:?}; another file's edit beside it: {:?}",
+        text.len() >> 10,
+        start.elapsed()
+    );
+}
