@@ -103,9 +103,11 @@ impl Driver {
             Family::V6 => ("drive_v6", frame_v6()),
         };
         let program: &Xdp = self.object.program(name).context("driver")?.try_into()?;
-        let mut options = TestRunOptions::default();
-        options.data_in = Some(&frame);
-        options.repeat = (CHUNK * 2 * PAIRS + 1) as u32;
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            repeat: (CHUNK * 2 * PAIRS + 1) as u32,
+            ..TestRunOptions::default()
+        };
         program.test_run(options).context("test run")?;
         let map = self.object.map("CONTROL").context("CONTROL")?;
         let control = Array::<_, Control>::try_from(map)?.get(&0, 0)?;

@@ -58,9 +58,9 @@ impl Node {
         Ok(link.program_id)
     }
 
-    /// Packets that rules with these counters have seen.
-    pub fn packets(&self, counters: BTreeSet<u32>) -> anyhow::Result<u64> {
-        let counts = self.kernel.rule_counters(&counters)?;
+    /// Packets that the rule with this counter has seen.
+    pub fn packets(&self, counter: u32) -> anyhow::Result<u64> {
+        let counts = self.kernel.rule_counters(&BTreeSet::from([counter]))?;
         Ok(counts.values().map(|count| count.packets).sum())
     }
 }

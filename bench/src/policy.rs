@@ -48,9 +48,9 @@ pub fn measure(table: &mut Table) -> anyhow::Result<()> {
                 _ => format!("  and {beside} rules on ports beside it"),
             };
             for (hot, what) in [(true, "hot"), (false, "random")] {
-                let before = node.packets([0].into())?;
+                let before = node.packets(0)?;
                 let cost = driver.cost(keys, hot)?;
-                anyhow::ensure!(node.packets([0].into())? > before, "no packet met the rule");
+                anyhow::ensure!(node.packets(0)? > before, "no packet met the rule");
                 let target = targets.map(|targets| targets[usize::from(!hot)]);
                 let target = target.map(|target| target + if beside > 0 { 5.0 } else { 0.0 });
                 table.median(&format!("{label}, {what}"), cost, target, "ns");
@@ -74,7 +74,7 @@ fn deny(sources: &Arc<AddressSet>, beside: usize) -> RuleList {
         counter: 1 + index as u32,
         source: None,
         destination: None,
-        terms: vec![to_port(index % 2 == 0, 20_000 + index as u16)],
+        terms: vec![to_port(index.is_multiple_of(2), 20_000 + index as u16)],
     }));
     RuleList {
         rules,

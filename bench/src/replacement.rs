@@ -73,15 +73,18 @@ fn milliseconds(since: Instant) -> f64 {
 
 fn rules(sources: &Arc<headgate_compile::addresses::AddressSet>, salt: usize) -> RuleList {
     let rule = |index: usize| Rule {
-        action: if index % 3 == 0 {
+        action: if index.is_multiple_of(3) {
             Action::Allow
         } else {
             Action::Drop
         },
         counter: index as u32,
-        source: (index % 5 != 0).then(|| Arc::clone(sources)),
+        source: (!index.is_multiple_of(5)).then(|| Arc::clone(sources)),
         destination: None,
-        terms: vec![to_port(index % 2 == 0, (1_000 + index * 7 + salt) as u16)],
+        terms: vec![to_port(
+            index.is_multiple_of(2),
+            (1_000 + index * 7 + salt) as u16,
+        )],
     };
     RuleList {
         rules: (0..RULES).map(rule).collect(),

@@ -83,7 +83,7 @@ fn drive<const BYTES: usize>(ctx: &XdpContext, at: usize) -> u32 {
     // SAFETY: the bytes lie before data_end, as just compared, and in the map's value.
     unsafe { *(start as *mut [u8; BYTES]) = *source.cast::<[u8; BYTES]>() };
     // SAFETY: the context is the one that the kernel gave to this run.
-    let _ = unsafe { PROGRAMS.tail_call(ctx, chunk as u32 & 1) };
+    unsafe { PROGRAMS.tail_call(ctx, chunk as u32 & 1) };
     xdp_action::XDP_ABORTED
 }
 

@@ -215,10 +215,10 @@ impl Said {
                     tracing::info!(interface, mode, native_refused = refusal, "enforced");
                 }
                 (PortStatus::Outdated(why), _) => {
-                    tracing::error!(interface, mode, "not as wanted: {why}")
+                    tracing::error!(interface, mode, "not as wanted: {why}");
                 }
                 (PortStatus::NotEnforced(why), _) => {
-                    tracing::error!(interface, "not enforced: {why}")
+                    tracing::error!(interface, "not enforced: {why}");
                 }
             }
         }

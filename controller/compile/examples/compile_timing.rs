@@ -1,5 +1,6 @@
 //! Prints how long it takes to compile large policies, and what comes out:
 //! `cargo run --release -p headgate-compile --example compile_timing`.
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},

@@ -1,6 +1,8 @@
 //! Prints how long tries take to build, how large they are, and what a look-up costs on the
 //! host: `cargo run --release -p headgate-compile --example trie_timing`.
 
+#![allow(clippy::disallowed_methods)] // a timing needs a clock
+
 use headgate_compile::trie::{Boundary, build_v4, build_v6};
 use headgate_packet::{
     tables::HostTables,

@@ -28,6 +28,8 @@ pub struct Version {
 /// A resource with what may stand of it.
 #[derive(Clone, Debug)]
 pub struct Candidate {
+    /// Number of the content that was read last, good or bad.
+    pub generation: u64,
     /// The content that was read, where it is good.
     pub present: Option<Version>,
     /// The last content that was in effect.
@@ -80,7 +82,7 @@ impl Adopted {
             .get(uid)
             .map(|good| version_of(good, &submitted.file, &place));
         self.generations.insert(uid.clone(), generation);
-        self.warn(submitted, &place);
+        self.warn(submitted);
         let present = match &submitted.content {
             Ok(content) => Some(Version {
                 name: submitted.name.clone(),
@@ -90,13 +92,17 @@ impl Adopted {
                 content: content.clone(),
             }),
             Err(problems) => {
-                self.refuse(submitted, problems, &place, last_good.as_ref(), memory);
+                self.refuse(submitted, problems, last_good.as_ref(), memory);
                 None
             }
         };
         let duplicate = self.candidates.contains_key(uid);
         if present.is_some() || last_good.is_some() {
-            let candidate = Candidate { present, last_good };
+            let candidate = Candidate {
+                generation: generation.number,
+                present,
+                last_good,
+            };
             self.candidates.insert(uid.clone(), candidate);
         }
         debug_assert!(
@@ -105,13 +111,13 @@ impl Adopted {
         );
     }
 
-    fn warn(&mut self, submitted: &Submitted, place: &str) {
+    fn warn(&mut self, submitted: &Submitted) {
         for warning in &submitted.warnings {
             self.findings.push(Finding {
                 severity: Severity::Warning,
                 reason: FindingReason::Suspicious,
                 resource: Some(submitted.name.clone()),
-                place: place.to_owned(),
+                place: place_of(submitted, warning),
                 path: warning.path.clone(),
                 message: message_of(warning),
             });
@@ -122,7 +128,6 @@ impl Adopted {
         &mut self,
         submitted: &Submitted,
         problems: &[Problem],
-        place: &str,
         last_good: Option<&Version>,
         memory: &Memory,
     ) {
@@ -135,7 +140,7 @@ impl Adopted {
                 severity: Severity::Stalled,
                 reason: FindingReason::Invalid,
                 resource: Some(submitted.name.clone()),
-                place: place.to_owned(),
+                place: place_of(submitted, problem),
                 path: problem.path.clone(),
                 message: format!("{}; {outcome}", message_of(problem)),
             });
@@ -153,9 +158,10 @@ impl Adopted {
             for (uid, good) in &memory.last_good {
                 if good.file == unreadable.file && !self.candidates.contains_key(uid) {
                     kept.insert(good.name.to_string());
-                    self.generations
-                        .extend(memory.generations.get(uid).map(|g| (uid.clone(), *g)));
+                    let known = memory.generations.get(uid);
+                    self.generations.extend(known.map(|g| (uid.clone(), *g)));
                     let candidate = Candidate {
+                        generation: known.map_or(good.generation, |known| known.number),
                         present: None,
                         last_good: Some(version_of(good, &good.file, &place)),
                     };
@@ -222,4 +228,10 @@ fn message_of(problem: &Problem) -> String {
     } else {
         format!("{}; {}", problem.reason, problem.remedy)
     }
+}
+
+/// The field's own line where the source knows it, else the resource's.
+fn place_of(submitted: &Submitted, problem: &Problem) -> String {
+    let line = problem.line.unwrap_or(submitted.line);
+    format!("{}:{line}", submitted.file)
 }

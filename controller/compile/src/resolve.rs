@@ -71,8 +71,8 @@ impl<'a> Resolver<'a> {
         let mut errors = Vec::new();
         for (index, (rule, counter)) in spec.rules.iter().zip(counters).enumerate() {
             let path = format!("spec.rules[{index}]");
-            let source = self.endpoint(rule.from.as_ref(), format!("{path}.from"), &mut policy);
-            let destination = self.endpoint(rule.to.as_ref(), format!("{path}.to"), &mut policy);
+            let source = self.endpoint(rule.from.as_ref(), &format!("{path}.from"), &mut policy);
+            let destination = self.endpoint(rule.to.as_ref(), &format!("{path}.to"), &mut policy);
             match (source, destination) {
                 (Ok(source), Ok(destination)) => {
                     policy.note_what_never_matches(
@@ -103,13 +103,13 @@ impl<'a> Resolver<'a> {
     fn endpoint(
         &mut self,
         endpoint: Option<&Endpoint>,
-        path: String,
+        path: &str,
         policy: &mut Policy,
     ) -> Result<Option<Arc<AddressSet>>, Remark> {
         let Some(endpoint) = endpoint else {
             return Ok(None);
         };
-        let groups = self.groups_of(endpoint, &path, policy)?;
+        let groups = self.groups_of(endpoint, path, policy)?;
         policy.groups.extend(groups.iter().cloned());
         let key = EndpointKey {
             cidrs: endpoint.cidrs.clone(),
@@ -185,7 +185,8 @@ impl Policy {
             set.map_or((true, true), |set| (!set.v4.is_empty(), !set.v6.is_empty()))
         };
         let (from, to) = (families(source), families(destination));
-        if !(from.0 && to.0) && !(from.1 && to.1) {
+        let (v4, v6) = (from.0 && to.0, from.1 && to.1);
+        if !v4 && !v6 {
             self.remarks.push(Remark {
                 severity: Severity::Warning,
                 reason: FindingReason::MatchesNothing,

@@ -1,6 +1,6 @@
 //! YAML in, state out: each folder of `tests/golden` holds resources as a user writes them and the
 //! state that they are compiled into. `UPDATE_GOLDEN=1` writes the states anew.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod model;
 mod scene;
@@ -126,6 +126,10 @@ fn read(text: &str) -> (NodeFacts, Vec<Step>) {
     (node.node.node(), steps)
 }
 
+fn words(value: Option<impl ToString>) -> String {
+    value.map_or("none".to_owned(), |value| value.to_string())
+}
+
 fn render(enforced: &Enforced) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     let compilation = &enforced.compilation;
@@ -160,13 +164,13 @@ fn render(enforced: &Enforced) -> Result<String, std::fmt::Error> {
     for policy in &compilation.policies {
         writeln!(
             text,
-            "policy {}: generation {}, in effect {:?}, priority {}, default {}, on {:?}",
+            "policy {}: generation {}, in effect {}, priority {}, default {}, on {}",
             policy.name,
             policy.generation,
-            policy.effective,
+            words(policy.effective),
             policy.priority,
             policy.default_action,
-            policy.interfaces
+            words((!policy.interfaces.is_empty()).then(|| policy.interfaces.join(" and "))),
         )?;
         for rule in &policy.rules {
             let fresh = match rule.counter {
@@ -175,8 +179,10 @@ fn render(enforced: &Enforced) -> Result<String, std::fmt::Error> {
             };
             writeln!(
                 text,
-                "  {}: {}, counter {:?}{fresh}",
-                rule.name, rule.action, rule.counter
+                "  {}: {}, counter {}{fresh}",
+                rule.name,
+                rule.action,
+                words(rule.counter)
             )?;
         }
     }

@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::lpm_trie::Key,
 };
 use headgate_layout::{
-    failsafe::{BITMAP_BYTES, MAX_PEERS, bit_v4, bit_v6},
+    failsafe::{BITMAP_BYTES, FAMILY_V4, FAMILY_V6, MAX_PEERS, bit_v4, bit_v6},
     maps::{MAX_COUNTERS, MAX_PORTS, SLOTS, tables_index},
     verdict::{Count, REASON_SLOTS},
 };
@@ -93,11 +93,13 @@ impl Environment for Node {
 
     #[inline(always)]
     fn is_failsafe_peer(&self, addresses: &Addresses) -> bool {
-        let (bit, address) = match *addresses {
-            Addresses::V4 { source, .. } => {
-                (bit_v4(source), (0, 0xffff_0000_0000 | u64::from(source)))
-            }
-            Addresses::V6 { source, .. } => (bit_v6(source.0), source),
+        let (bit, family, address) = match *addresses {
+            Addresses::V4 { source, .. } => (
+                bit_v4(source),
+                FAMILY_V4,
+                (0, 0xffff_0000_0000 | u64::from(source)),
+            ),
+            Addresses::V6 { source, .. } => (bit_v6(source.0), FAMILY_V6, source),
         };
         let Some(bits) = FAILSAFE_BITS.get(0) else {
             return false;
@@ -113,7 +115,9 @@ impl Environment for Node {
             _padding: 0,
             key: Key::new(128, address.to_be_bytes()),
         };
-        FAILSAFE.get(&aligned.key).is_some()
+        FAILSAFE
+            .get(&aligned.key)
+            .is_some_and(|entry| *entry == family)
     }
 }
 

@@ -36,12 +36,19 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Begins to send from each of `sources` in turn, `rate` datagrams a second in all.
+    /// Begins to send from each of `sources` in turn, `rate` datagrams a second in all, until it is
+    /// stopped or `most` are sent.
     ///
     /// # Panics
     /// Where a source is no address of the namespace.
     #[must_use]
-    pub fn start(from: &Namespace, sources: &[IpAddr], to: SocketAddr, rate: u32) -> Self {
+    pub fn start(
+        from: &Namespace,
+        sources: &[IpAddr],
+        to: SocketAddr,
+        rate: u32,
+        most: u64,
+    ) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = FlowId(NEXT.fetch_add(1, Ordering::Relaxed));
         let sockets = open_all(
@@ -51,7 +58,7 @@ impl Flow {
         let sent = Arc::new(AtomicU64::new(0));
         let ended = Arc::new(AtomicBool::new(false));
         let (count, end) = (Arc::clone(&sent), Arc::clone(&ended));
-        let thread = thread::spawn(move || send(id, &sockets, to, rate, &count, &end));
+        let thread = thread::spawn(move || send(id, &sockets, to, (rate, most), &count, &end));
         Self {
             id,
             sent,
@@ -91,20 +98,20 @@ fn send(
     id: FlowId,
     sockets: &[UdpSocket],
     to: SocketAddr,
-    rate: u32,
+    (rate, most): (u32, u64),
     count: &AtomicU64,
     ended: &AtomicBool,
 ) {
     let mut begun = Instant::now();
     let mut number = 0_u64;
-    while !ended.load(Ordering::Relaxed) {
+    while !ended.load(Ordering::Relaxed) && number < most {
         let due = (begun.elapsed().as_secs_f64() * f64::from(rate)) as u64;
         let behind = due.saturating_sub(number);
         if behind > BURST {
             // What was not sent in time is left out rather than sent all at once.
             begun += Duration::from_secs_f64((behind - BURST) as f64 / f64::from(rate));
         }
-        for _ in 0..behind.min(BURST) {
+        for _ in 0..behind.min(BURST).min(most - number) {
             let mut datagram = [0; 12];
             datagram[..4].copy_from_slice(&id.0.to_be_bytes());
             datagram[4..].copy_from_slice(&number.to_be_bytes());

@@ -87,9 +87,12 @@ impl Client {
     pub fn join(node: &Namespace, number: u8) -> Self {
         let namespace = Namespace::new(&format!("client{number}"));
         let cable = Cable::between(&namespace, node, number);
+        // What the node answers to made-up addresses ends here: no ICMP error comes back.
+        namespace.ip("route add blackhole default");
+        namespace.ip("-6 route add blackhole default");
         Self {
             wire: Wire::open(&namespace, &cable.client, &cable.node),
-            tap: Tap::open(node, &cable.node.interface),
+            tap: Tap::open(node, &cable.node, &cable.client),
             namespace,
             cable,
         }
@@ -106,7 +109,7 @@ impl Client {
     pub fn lay_again(&mut self, node: &Namespace) {
         self.cable.lay(&self.namespace, node);
         self.wire = Wire::open(&self.namespace, &self.cable.client, &self.cable.node);
-        self.tap = Tap::open(node, &self.cable.node.interface);
+        self.tap = Tap::open(node, &self.cable.node, &self.cable.client);
     }
 
     /// Gives the client more addresses.
@@ -127,11 +130,30 @@ impl Client {
     /// Begins a paced flow from these addresses of the client to a UDP port of the node.
     #[must_use]
     pub fn flow(&self, sources: &[IpAddr], port: u16, rate: u32) -> Flow {
+        self.flow_of(sources, port, rate, u64::MAX)
+    }
+
+    /// Sends so many datagrams from these addresses of the client to a UDP port of the node; gives
+    /// how many arrived.
+    ///
+    /// # Panics
+    /// Where they cannot be sent.
+    #[must_use]
+    pub fn send(&self, count: u64, sources: &[IpAddr], port: u16, receiver: &Receiver) -> u64 {
+        let flow = self.flow_of(sources, port, 4_000, count);
+        wait_for(Duration::from_secs(30), "all are sent", || {
+            flow.sent() == count
+        });
+        self.finish(flow, receiver).1
+    }
+
+    fn flow_of(&self, sources: &[IpAddr], port: u16, rate: u32, most: u64) -> Flow {
         let node: IpAddr = match sources {
             [IpAddr::V6(_), ..] => self.cable.node.v6.into(),
             _ => self.cable.node.v4.into(),
         };
-        Flow::start(&self.namespace, sources, SocketAddr::new(node, port), rate)
+        let to = SocketAddr::new(node, port);
+        Flow::start(&self.namespace, sources, to, rate, most)
     }
 
     /// Sends every frame several times and compares what becomes of it with what should.

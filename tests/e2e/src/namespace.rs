@@ -13,6 +13,9 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
+/// How names of what tests make begin; the process id follows.
+pub(crate) const PREFIX: &str = "hge-";
+
 /// A network namespace of its own, gone when dropped.
 #[derive(Debug)]
 pub struct Namespace {
@@ -93,7 +96,7 @@ impl Drop for Namespace {
 pub fn unique_name() -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!("hge-{}-{count}", std::process::id())
+    format!("{PREFIX}{}-{count}", std::process::id())
 }
 
 /// Runs a command to its end.

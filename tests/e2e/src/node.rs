@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::{
     binary::headgate,
     namespace::{Namespace, unique_name},
+    said::Said,
     wait::{wait_for, wait_for_some},
 };
 
@@ -137,7 +138,7 @@ impl Node {
     #[must_use]
     pub fn agent_arguments(&self) -> Vec<String> {
         let source = self.policies().display().to_string();
-        let fixed = ["agent", "--source", &source, "--node-name", &self.instance];
+        let fixed = ["agent", "--source", &source, "--node-name", "node"];
         let fixed = fixed.into_iter().map(str::to_owned);
         fixed.chain(self.arguments.iter().cloned()).collect()
     }
@@ -162,7 +163,10 @@ impl Node {
         let arguments = self.agent_arguments();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let log = File::create(self.log_path()).expect("the folder is ours");
-        let mut command = self.command(&arguments);
+        // Should the tests be killed, it goes with them.
+        let mut command = self.namespace.command("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(headgate());
+        let mut command = self.command_by(command, &arguments);
         let spawned = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -358,47 +362,5 @@ impl Drop for Node {
             eprintln!("last log of {}:\n{}", self.instance, self.log());
             eprintln!("last report: {:#}", self.report());
         }
-    }
-}
-
-/// How a command ended.
-#[derive(Clone, Debug)]
-pub struct Said {
-    /// Its exit code; -1 where a signal ended it.
-    pub code: i32,
-    /// What it wrote to standard output.
-    pub output: String,
-    /// What it wrote to standard error.
-    pub errors: String,
-}
-
-impl Said {
-    /// Runs a command to its end.
-    ///
-    /// # Panics
-    /// Where it cannot be run.
-    #[must_use]
-    pub fn of(command: &mut Command) -> Self {
-        let done = command.stdin(Stdio::null()).output();
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = done.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        Self {
-            code: status.code().unwrap_or(-1),
-            output: String::from_utf8_lossy(&stdout).into_owned(),
-            errors: String::from_utf8_lossy(&stderr).into_owned(),
-        }
-    }
-
-    /// Its output as JSON.
-    ///
-    /// # Panics
-    /// Where it is none.
-    #[must_use]
-    pub fn json(&self) -> Value {
-        let parsed = serde_json::from_str(&self.output);
-        parsed.unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
     }
 }

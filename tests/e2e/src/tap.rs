@@ -93,17 +93,19 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Begins to count at `interface`.
+    /// Begins to count at the end `at` what the end `from` sends. What goes the other way is left
+    /// out: an ICMP error quotes the frame that it is about.
     ///
     /// # Panics
     /// Where the kernel refuses.
     #[must_use]
-    pub fn open(namespace: &Namespace, interface: &str) -> Self {
-        let (socket, _) = open(namespace, interface, Some(SockProtocol::EthAll));
+    pub fn open(namespace: &Namespace, at: &End, from: &End) -> Self {
+        let (socket, _) = open(namespace, &at.interface, Some(SockProtocol::EthAll));
+        let source = from.mac;
         let counts = Arc::new(Mutex::new(HashMap::new()));
         let ended = Arc::new(AtomicBool::new(false));
         let (shared, end) = (Arc::clone(&counts), Arc::clone(&ended));
-        let thread = thread::spawn(move || count_into(&socket, &shared, &end));
+        let thread = thread::spawn(move || count_into(&socket, source, &shared, &end));
         Self {
             counts,
             ended,
@@ -149,12 +151,20 @@ impl Drop for Tap {
     }
 }
 
-fn count_into(socket: &OwnedFd, counts: &Mutex<HashMap<Stream, u64>>, ended: &AtomicBool) {
+fn count_into(
+    socket: &OwnedFd,
+    source: [u8; 6],
+    counts: &Mutex<HashMap<Stream, u64>>,
+    ended: &AtomicBool,
+) {
     let mut buffer = vec![0; 1 << 16];
     while !ended.load(Ordering::Relaxed) {
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
             Ok(length) => {
-                if let Some(stream) = Stream::of(&buffer[..length]) {
+                let frame = &buffer[..length];
+                if let Some(stream) = Stream::of(frame)
+                    && frame[6..12] == source
+                {
                     let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
                     *counts.entry(stream).or_default() += 1;
                 }

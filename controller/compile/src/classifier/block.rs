@@ -143,14 +143,14 @@ impl BlockWriter {
         }
         self.bytes.resize(length, 0);
         self.header.length = length as u32;
-        self.put(0, self.header.as_bytes().to_vec());
-        self.put(ADDRESSES_V4, self.v4.as_bytes().to_vec());
-        self.put(ADDRESSES_V6, self.v6.as_bytes().to_vec());
+        put(&mut self.bytes, 0, self.header.as_bytes());
+        put(&mut self.bytes, ADDRESSES_V4, self.v4.as_bytes());
+        put(&mut self.bytes, ADDRESSES_V6, self.v6.as_bytes());
         Ok(Block::new(self.bytes))
     }
+}
 
-    fn put(&mut self, offset: u32, value: Vec<u8>) {
-        let start = offset as usize;
-        self.bytes[start..start + value.len()].copy_from_slice(&value);
-    }
+fn put(bytes: &mut [u8], offset: u32, value: &[u8]) {
+    let start = offset as usize;
+    bytes[start..start + value.len()].copy_from_slice(value);
 }

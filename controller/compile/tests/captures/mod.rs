@@ -2,12 +2,9 @@
 //! holds them. Complete in itself, for test crates that include it by its path; they need the
 //! crates `lzma-rs`, `pcap-parser` and `tar`.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
-use std::{
-    env, fs,
-    io::{BufReader, Read},
-    path::PathBuf,
-};
+use std::{env, fs, io::Read, path::PathBuf};
 
 use pcap_parser::{
     Block, Linktype, PcapBlockOwned, PcapError, create_reader, traits::PcapReaderIterator,
@@ -34,10 +31,10 @@ pub fn data(test: &str) -> Option<PathBuf> {
 /// that `test` is skipped.
 pub fn ethernet(test: &str) -> Option<Vec<Capture>> {
     let archive = data(test)?.join("tcpdump-pcaps.tar.xz");
-    let file =
-        fs::File::open(&archive).unwrap_or_else(|error| panic!("{}: {error}", archive.display()));
+    let packed =
+        fs::read(&archive).unwrap_or_else(|error| panic!("{}: {error}", archive.display()));
     let mut unpacked = Vec::new();
-    lzma_rs::xz_decompress(&mut BufReader::new(file), &mut unpacked)
+    lzma_rs::xz_decompress(&mut &packed[..], &mut unpacked)
         .unwrap_or_else(|error| panic!("{}: {error:?}", archive.display()));
     let mut captures = Vec::new();
     for entry in tar::Archive::new(&unpacked[..]).entries().unwrap() {

@@ -47,7 +47,7 @@ fn enforced(world: &World) -> Enforced {
 }
 
 proptest! {
-    #![proptest_config(config(300))]
+    #![proptest_config(config(200))]
 
     /// Packets by their fields: many of them, at the edges of everything that rules ask for.
     #[test]

@@ -82,7 +82,7 @@ pub fn world() -> impl Strategy<Value = World> {
         let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
         let policies = subsequence(NAMES.to_vec(), 0..=4).prop_shuffle();
         let policies = policies.prop_flat_map(move |chosen| {
-            let specs = vec(spec(names.clone()), chosen.len());
+            let specs = vec(spec(&names), chosen.len());
             specs.prop_map(move |specs| named(&chosen, specs))
         });
         (policies, Just(groups), labels()).prop_map(|(policies, groups, node_labels)| World {
@@ -114,7 +114,7 @@ fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
     })
 }
 
-fn spec(groups: Vec<String>) -> impl Strategy<Value = XdpPolicySpec> {
+fn spec(groups: &[String]) -> impl Strategy<Value = XdpPolicySpec> + use<> {
     let interfaces = prop_oneof![
         subsequence(vec!["eth0", "eth1", "wan0"], 1..=3),
         subsequence(vec!["eth*", "wan0", "absent0"], 1..=3),
@@ -172,10 +172,10 @@ fn action() -> impl Strategy<Value = Action> {
     select(vec![Action::Allow, Action::Drop])
 }
 
-fn rule(groups: Vec<String>) -> impl Strategy<Value = PolicyRule> {
+fn rule(groups: &[String]) -> impl Strategy<Value = PolicyRule> + use<> {
     (
         action(),
-        option::weighted(0.6, endpoint(groups.clone())),
+        option::weighted(0.6, endpoint(groups)),
         option::weighted(0.4, endpoint(groups)),
         option::weighted(0.7, vec(protocol(), 1..4)),
         option::weighted(0.2, select(vec![Fragments::First, Fragments::Later])),
@@ -190,9 +190,9 @@ fn rule(groups: Vec<String>) -> impl Strategy<Value = PolicyRule> {
         })
 }
 
-fn endpoint(groups: Vec<String>) -> impl Strategy<Value = Endpoint> {
+fn endpoint(groups: &[String]) -> impl Strategy<Value = Endpoint> + use<> {
     let reference = (
-        subsequence(groups.clone(), 0..=groups.len().min(2)),
+        subsequence(groups.to_vec(), 0..=groups.len().min(2)),
         option::weighted(0.3, selector()),
     );
     let reference = reference.prop_map(|(names, selector)| CidrGroupReference { names, selector });

@@ -34,7 +34,7 @@ fn the_last_good_content_stays() {
         "{text}"
     );
     let policy = enforced.policy("web");
-    assert_eq!(policy.effective, Some(1));
+    assert_eq!((policy.generation, policy.effective), (2, Some(1)));
 
     let mended = agent.apply([&drop_from("web", &["192.0.2.0/24"])]);
     mended.assert_no_findings();

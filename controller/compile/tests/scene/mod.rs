@@ -57,8 +57,11 @@ pub fn plain_node() -> NodeFacts {
 /// A policy on eth0 with these fields beside.
 pub fn policy(name: &str, fields: Value) -> Value {
     let mut spec = json!({"interfaces": ["eth0"]});
-    for (key, value) in fields.as_object().unwrap() {
-        spec[key] = value.clone();
+    let Value::Object(fields) = fields else {
+        panic!("{fields} is no object");
+    };
+    for (key, value) in fields {
+        spec[key] = value;
     }
     json!({
         "apiVersion": "headgate.dev/v1alpha1",

@@ -8,15 +8,15 @@ use std::{
 use headgate_e2e_tests::{
     flow::Receiver,
     lab::Lab,
-    node::Said,
+    leftovers,
     paths::{example, example_cidrs},
+    said::Said,
 };
 
 /// The port that the client sends to.
 const PORT: u16 = 9000;
-/// Datagrams in each measurement, at this many a second.
+/// Datagrams in each measurement.
 const DATAGRAMS: u64 = 1_000;
-const RATE: u32 = 4_000;
 /// Addresses on the list, and off it, that the client sends from.
 const ADDRESSES: usize = 20;
 
@@ -25,6 +25,11 @@ fn main() -> ExitCode {
         eprintln!("demo: it makes network namespaces and loads eBPF programs, so run it as root");
         return ExitCode::FAILURE;
     }
+    println!("Headgate: a policy file, an eBPF program in the kernel, and real packets.");
+    println!(
+        "All of it happens in two network namespaces; nothing else on this machine is touched."
+    );
+    leftovers::sweep();
     let mut story = Story::begin();
     story.before();
     story.policy();
@@ -44,23 +49,6 @@ struct Story {
     step: u32,
     held: u32,
     failed: u32,
-}
-
-/// What was sent and what arrived.
-#[derive(Clone, Copy)]
-struct Measured {
-    sent: u64,
-    arrived: u64,
-}
-
-impl Measured {
-    fn all(self) -> bool {
-        self.sent >= DATAGRAMS && self.arrived == self.sent
-    }
-
-    fn none(self) -> bool {
-        self.sent >= DATAGRAMS && self.arrived == 0
-    }
 }
 
 impl Story {
@@ -111,19 +99,19 @@ impl Story {
         }
     }
 
-    fn measure(&self, who: &str, sources: &[IpAddr]) -> Measured {
-        let flow = self.lab.client.flow(sources, PORT, RATE);
-        self.lab.client.let_flow(&flow, DATAGRAMS);
-        let (sent, arrived) = self.lab.client.finish(flow, &self.receiver);
-        println!("   from {who:<24} {sent:>6} sent {arrived:>6} arrived");
-        Measured { sent, arrived }
+    /// How many of [`DATAGRAMS`] arrive.
+    fn measure(&self, who: &str, sources: &[IpAddr]) -> u64 {
+        let client = &self.lab.client;
+        let arrived = client.send(DATAGRAMS, sources, PORT, &self.receiver);
+        println!("   from {who:<24} {DATAGRAMS:>5} sent {arrived:>5} arrived");
+        arrived
     }
 
-    fn listed(&self) -> Measured {
+    fn listed(&self) -> u64 {
         self.measure(&format!("{ADDRESSES} listed addresses"), &self.listed)
     }
 
-    fn unlisted(&self) -> Measured {
+    fn unlisted(&self) -> u64 {
         self.measure(&format!("{ADDRESSES} other addresses"), &self.unlisted)
     }
 
@@ -139,7 +127,10 @@ impl Story {
     fn before(&mut self) {
         self.step("Traffic before");
         let (listed, unlisted) = (self.listed(), self.unlisted());
-        self.check("everything arrives", listed.all() && unlisted.all());
+        self.check(
+            "everything arrives",
+            listed == DATAGRAMS && unlisted == DATAGRAMS,
+        );
     }
 
     fn policy(&mut self) {
@@ -162,14 +153,15 @@ impl Story {
     fn after(&mut self) {
         self.step("The agent is started on the node, and the traffic goes on");
         println!("   $ headgate agent --source policies/ &");
+        println!("   (it and the commands below get an --instance and a --state-dir of this demo)");
         self.lab.node.start();
         let (listed, unlisted) = (self.listed(), self.unlisted());
-        self.check("nothing arrives from the listed addresses", listed.none());
-        self.check("everything arrives from the others", unlisted.all());
+        self.check("nothing arrives from the listed addresses", listed == 0);
+        self.check("everything arrives from the others", unlisted == DATAGRAMS);
         let counted = self.lab.node.counters()["block-list/attackers"];
         self.check(
             &format!("the rule's counter in the kernel says {counted}, as many as were sent"),
-            counted == listed.sent,
+            counted == DATAGRAMS,
         );
     }
 
@@ -198,7 +190,7 @@ impl Story {
         let rest = self.measure("the other listed ones", &self.listed[1..]);
         self.check(
             "everything arrives from that one, nothing from the rest",
-            one.all() && rest.none(),
+            one == DATAGRAMS && rest == 0,
         );
     }
 
@@ -207,7 +199,7 @@ impl Story {
         println!("   $ kill -9 {}", self.lab.node.pid());
         self.lab.node.kill();
         let rest = self.measure("the other listed ones", &self.listed[1..]);
-        self.check("nothing arrives", rest.none());
+        self.check("nothing arrives", rest == 0);
         let said = self.lab.node.headgate(&["status"]);
         let agent = said.output.lines().find(|line| line.starts_with("Agent:"));
         println!("   {}", agent.unwrap_or("Agent: ?"));
@@ -221,7 +213,10 @@ impl Story {
         self.step("Everything is taken off");
         let said = self.headgate(&["detach"]);
         let listed = self.listed();
-        self.check("everything arrives again", said.code == 0 && listed.all());
+        self.check(
+            "everything arrives again",
+            said.code == 0 && listed == DATAGRAMS,
+        );
     }
 
     fn end(mut self) -> ExitCode {

@@ -34,7 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_node("example_block_list", || exercise("block-list.yaml")),
         on_node("example_drop_udp_12345", || exercise("drop-udp-12345.yaml")),
         on_node("example_drop_web_from_ten", || {
-            exercise("drop-web-from-ten.yaml")
+            exercise("drop-web-from-ten.yaml");
         }),
         on_node("example_fragments", || exercise("fragments.yaml")),
         on_node("example_one_country", || exercise("one-country.yaml")),

@@ -1,6 +1,6 @@
 //! Agents side by side, the CLI without an agent, and the end of it all.
 
-use headgate_e2e_tests::{frames::udp, lab::Lab, node::Said, policies::drop_udp, trials::on_node};
+use headgate_e2e_tests::{frames::udp, lab::Lab, policies::drop_udp, said::Said, trials::on_node};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -67,7 +67,10 @@ fn agent_dead() {
     lab.node.namespace.ip("link del eth0");
     let gone = said(&["status"]);
     assert_eq!(gone.code, 3, "{gone:?}");
-    assert!(gone.output.contains("the interface is gone"), "{gone:?}");
+    assert!(
+        gone.output.contains("there is no such interface"),
+        "{gone:?}"
+    );
 }
 
 fn detach() {

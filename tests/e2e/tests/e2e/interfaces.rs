@@ -1,7 +1,5 @@
 //! Links that others remove, interfaces that come, go and change their names.
 
-use std::time::Duration;
-
 use headgate_e2e_tests::{
     frames::{Frame, udp},
     lab::{Client, Lab},
@@ -30,9 +28,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_node("a_bridge_is_its_ports_that_are_no_veth", bridge),
     ]
 }
-
-/// Well below the interval at which the agent looks without being told.
-const AT_ONCE: Duration = Duration::from_secs(3);
 
 fn on(interface: &str) -> String {
     let spec = format!(
@@ -81,14 +76,12 @@ fn made_anew() {
     let mut lab = Lab::enforcing(&[("policy.yaml", &on("eth0"))]);
     lab.check([bad().dropped_by("dropping/udp")]);
     lab.node.namespace.ip("link del eth0");
-    wait_for(AT_ONCE, "the loss is told", || {
+    wait_for(SOON, "the loss is told", || {
         let listed = lab.node.headgate(&["policy", "list", "-o", "json"]).json();
         listed[0]["state"] == "Pending"
     });
     lab.client.lay_again(&lab.node.namespace);
-    let took = wait_for(AT_ONCE, "it is enforced again", || {
-        enforced(&lab.node, "eth0")
-    });
+    let took = wait_for(SOON, "it is enforced again", || enforced(&lab.node, "eth0"));
     println!("enforced {took:?} after the interface was there");
     lab.check([bad().dropped_by("dropping/udp")]);
 }
@@ -108,7 +101,7 @@ fn comes_later() {
     lab.node.wait_for_log("no interface \"eth1\" on this node");
 
     let other = Client::join(&lab.node.namespace, 1);
-    let took = wait_for(AT_ONCE, "it is attached", || enforced(&lab.node, "eth1"));
+    let took = wait_for(SOON, "it is attached", || enforced(&lab.node, "eth1"));
     println!("enforced {took:?} after the interface was there");
     other.check(
         &lab.node,
@@ -125,7 +118,7 @@ fn route_comes_later() {
     lab.node.wait_for_log("no interface has a default route");
     lab.check([bad().passes()]);
     lab.client.be_default_route(&lab.node.namespace);
-    wait_for(AT_ONCE, "it is attached", || enforced(&lab.node, "eth0"));
+    wait_for(SOON, "it is attached", || enforced(&lab.node, "eth0"));
     lab.check([bad().dropped_by("dropping/udp")]);
 }
 
@@ -137,7 +130,7 @@ fn renamed() {
         let name = if step == "up" { "wan0" } else { "eth0" };
         node.ip(&format!("link set {name} {step}"));
     }
-    wait_for(AT_ONCE, "it is enforced by its new name", || {
+    wait_for(SOON, "it is enforced by its new name", || {
         enforced(&lab.node, "wan0")
     });
     lab.check([bad().dropped_by("dropping/udp")]);
@@ -163,7 +156,7 @@ fn bridge() {
     node.ip("link add vxlan0 type vxlan id 7 dstport 4789 local 192.168.0.1");
     node.ip("link set vxlan0 up");
     node.ip("link set vxlan0 master br0");
-    wait_for(AT_ONCE, "the port is attached", || {
+    wait_for(SOON, "the port is attached", || {
         enforced(&lab.node, "vxlan0")
     });
     let interfaces = lab.node.status()["interfaces"].clone();

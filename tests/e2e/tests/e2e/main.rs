@@ -46,5 +46,8 @@ fn main() -> ExitCode {
     .into_iter()
     .flatten()
     .collect();
+    if !arguments.list && nix::unistd::geteuid().is_root() {
+        headgate_e2e_tests::leftovers::sweep();
+    }
     libtest_mimic::run(&arguments, trials).exit_code()
 }

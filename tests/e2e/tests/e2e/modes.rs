@@ -58,7 +58,7 @@ fn on_request() {
 fn over_loopback(lab: &Lab, receiver: &Receiver, port: u16) -> (u64, u64) {
     let node = &lab.node.namespace;
     let here = std::net::Ipv4Addr::LOCALHOST;
-    let flow = Flow::start(node, &[here.into()], (here, port).into(), 2_000);
+    let flow = Flow::start(node, &[here.into()], (here, port).into(), 2_000, u64::MAX);
     lab.client.let_flow(&flow, 100);
     lab.client.finish(flow, receiver)
 }

@@ -11,25 +11,18 @@ use headgate_e2e_tests::{
     binary::headgate,
     frames::udp,
     lab::Lab,
-    node::{SOON, Said},
+    node::SOON,
     policies::drop_udp,
-    trials::on_node_with,
+    said::Said,
+    trials::{on_node, on_node_with},
     wait::wait_for,
 };
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        on_node_with(
-            "without_capabilities_the_agent_says_which",
-            &["setpriv"],
-            capabilities,
-        ),
-        on_node_with(
-            "as_an_ordinary_user_the_agent_says_so",
-            &["setpriv"],
-            ordinary_user,
-        ),
+        on_node("without_capabilities_the_agent_says_which", capabilities),
+        on_node("as_an_ordinary_user_the_agent_says_so", ordinary_user),
         on_node_with(
             "a_read_only_bpffs_is_said_with_the_remedy",
             &["unshare"],

@@ -33,7 +33,7 @@ Exit codes:
   1  the status cannot be read
   2  bad usage
   3  something selected is not enforced as wanted, a resource is stalled, the source cannot be
-     read, a step failed, or no agent has said what is wanted")]
+     read, a step failed, packets passed unjudged, or no agent has said what is wanted")]
 pub(crate) struct StatusArguments {
     #[command(flatten)]
     output: OutputArguments,

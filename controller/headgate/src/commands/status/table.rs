@@ -28,7 +28,14 @@ pub(super) fn table(status: &Status) -> String {
         } = &view.enforcement;
         Some(format!("{interface}: {state:?}: {}", reason.as_ref()?))
     });
-    text.push_str(&section("Interfaces", modes.chain(reasons)));
+    let unjudged = status.interfaces.iter().filter(|view| view.unjudged() > 0);
+    let unjudged = unjudged.map(|view| {
+        let (interface, packets) = (&view.enforcement.interface, view.unjudged());
+        format!(
+            "{interface}: {packets} packets have passed because no tables were found; this is an error of headgate, please report it, and `headgate detach` resets the counter"
+        )
+    });
+    text.push_str(&section("Interfaces", modes.chain(reasons).chain(unjudged)));
     if status
         .interfaces
         .iter()
@@ -304,6 +311,22 @@ eth0        Malformed      Drop      2         120
         let mut failed = reading();
         failed.report.as_mut().expect("a report").failures = vec!["disk full".into()];
         assert!(!shown(&failed).1);
+    }
+
+    #[test]
+    fn packets_that_passed_unjudged_are_never_called_fine() {
+        let count = Count {
+            packets: 9,
+            bytes: 610,
+        };
+        let counts = BTreeMap::from([((port0(), Reason::NoTables), count)]);
+        let status = Status::new("default", &reading(), &counts);
+        let text = table(&status);
+        assert!(
+            text.contains("  eth0: 9 packets have passed because no tables"),
+            "{text}"
+        );
+        assert!(!status.all_enforced);
     }
 
     #[test]

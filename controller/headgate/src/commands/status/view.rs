@@ -71,6 +71,15 @@ pub(super) struct CounterView {
     pub(super) bytes: u64,
 }
 
+impl InterfaceView {
+    /// Packets that passed since no tables were found, which no state of ours allows.
+    pub(super) fn unjudged(&self) -> u64 {
+        let unjudged = |counter: &&CounterView| counter.reason == Reason::NoTables.name();
+        let mut counters = self.counters.iter();
+        counters.find(unjudged).map_or(0, |counter| counter.packets)
+    }
+}
+
 impl Status {
     pub(super) fn new(instance: &str, reading: &Reading, counts: &ReasonCounts) -> Self {
         let observed = &reading.observed;
@@ -119,6 +128,7 @@ impl Status {
         let is_stalled = |finding: &Finding| finding.severity == Severity::Stalled;
         self.revision.wanted.is_some()
             && self.interfaces.iter().all(is_enforced)
+            && self.interfaces.iter().all(|view| view.unjudged() == 0)
             && !self.findings.iter().any(is_stalled)
             && self.failures.is_empty()
             && self

@@ -1,0 +1,265 @@
+//! One choice of contents, compiled together.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use headgate_crds::{Kind, XdpPolicySpec};
+use headgate_datapath::state::{Attachment, Block, DatapathState, PortIndex, WantedMode};
+use headgate_layout::{maps::MAX_PORTS, verdict::Action};
+
+use super::{
+    Compiler,
+    fallback::Draft,
+    finding,
+    summary::{PolicySummary, TablesSummary},
+};
+use crate::{
+    adopt::Version,
+    classifier::{self, RuleList, Sizes, TooLarge},
+    counters::Counters,
+    finding::{Finding, FindingReason, Severity},
+    memory::CounterLease,
+    node::Interface,
+    ports,
+    resolve::{Groups, Policy, Resolver},
+    select::{self, Remark},
+    snapshot::{Content, ResourceName, Uid},
+};
+
+/// Policies compiled together with a given choice of contents.
+pub(super) struct Attempt {
+    /// The contents in effect.
+    pub versions: BTreeMap<Uid, Version>,
+    /// Resources of which no content is in effect, although they exist.
+    pub left_out: Vec<String>,
+    pub state: DatapathState,
+    pub ports: BTreeMap<String, PortIndex>,
+    pub counters: BTreeMap<u32, CounterLease>,
+    pub policies: Vec<PolicySummary>,
+    pub tables: Vec<TablesSummary>,
+    pub findings: Vec<Finding>,
+}
+
+/// One policy in an attempt.
+pub(super) struct Chosen<'a> {
+    pub uid: &'a Uid,
+    pub version: &'a Version,
+    pub spec: Arc<XdpPolicySpec>,
+    pub compiled: Policy,
+    pub interfaces: Vec<&'a Interface>,
+}
+
+impl Compiler<'_> {
+    /// Compiles with the present content of `adopted` resources and the last good one of others.
+    pub(super) fn attempt(&self, adopted: &BTreeSet<&Uid>) -> Result<Attempt, TooLarge> {
+        let mut draft = Draft {
+            versions: self.versions(adopted),
+            left_out: Vec::new(),
+            findings: Vec::new(),
+        };
+        let groups = self.groups(&draft.versions);
+        let existing = self.existing(&draft.versions);
+        self.fall_back_where_unresolved(&mut draft, &groups, &existing);
+        let mut counters = Counters::new(self.memory, self.now);
+        let leased = self.fall_back_where_no_counters(&mut draft, &mut counters);
+        let Draft {
+            versions,
+            left_out,
+            mut findings,
+        } = draft;
+        let resolver = Resolver::new(&groups, &existing);
+        let chosen = self.choose(&versions, resolver, &leased, &mut findings);
+        let mut attempt = self.assemble(&chosen, findings)?;
+        attempt.counters = counters.finish();
+        let fresh = attempt
+            .counters
+            .iter()
+            .filter(|(_, lease)| lease.fresh && lease.owner.is_some());
+        attempt.state.fresh_counters = fresh.map(|(index, _)| *index).collect();
+        attempt.left_out = left_out;
+        attempt.versions = versions;
+        Ok(attempt)
+    }
+
+    /// The present content of `adopted` and unchanged resources, the last good one of others.
+    fn versions(&self, adopted: &BTreeSet<&Uid>) -> BTreeMap<Uid, Version> {
+        let mut versions = BTreeMap::new();
+        for (uid, candidate) in self.candidates {
+            let present = candidate
+                .present
+                .as_ref()
+                .filter(|_| !candidate.is_changed() || adopted.contains(uid));
+            if let Some(version) = present.or(candidate.last_good.as_ref()) {
+                versions.insert(uid.clone(), version.clone());
+            }
+        }
+        versions
+    }
+
+    /// Groups to look up in: those that stand, and those that are gone but in effect.
+    fn groups(&self, versions: &BTreeMap<Uid, Version>) -> Groups {
+        let group = |name: &ResourceName, content: &Content| match content {
+            Content::Group(group) => Some((name.name.clone(), Arc::clone(group))),
+            Content::Policy(_) => None,
+        };
+        let gone = self.memory.last_good.values();
+        let mut groups: Groups = gone
+            .filter_map(|good| group(&good.name, &good.content))
+            .collect();
+        groups.extend(versions.values().filter_map(|v| group(&v.name, &v.content)));
+        groups
+    }
+
+    /// Names of groups that exist: a policy may go on using one that is gone, not begin to.
+    fn existing(&self, versions: &BTreeMap<Uid, Version>) -> BTreeSet<String> {
+        let groups = versions
+            .values()
+            .filter(|v| v.name.kind == Kind::CidrGroup.as_str());
+        groups.map(|version| version.name.name.clone()).collect()
+    }
+
+    fn choose<'b>(
+        &'b self,
+        versions: &'b BTreeMap<Uid, Version>,
+        mut resolver: Resolver<'_>,
+        leased: &BTreeMap<Uid, Vec<u32>>,
+        findings: &mut Vec<Finding>,
+    ) -> Vec<Chosen<'b>> {
+        let mut chosen = Vec::new();
+        for (uid, version) in versions {
+            let (Content::Policy(spec), Some(counters)) = (&version.content, leased.get(uid))
+            else {
+                continue;
+            };
+            match resolver.policy(spec, counters) {
+                Ok(mut compiled) => {
+                    let selection = select::interfaces(spec, self.node);
+                    let remarks = std::mem::take(&mut compiled.remarks);
+                    let remarks = remarks.into_iter().chain(selection.remarks);
+                    findings.extend(remarks.map(|remark| finding(version, remark)));
+                    chosen.push(Chosen {
+                        uid,
+                        version,
+                        spec: Arc::clone(spec),
+                        compiled,
+                        interfaces: selection.interfaces,
+                    });
+                }
+                Err(errors) => findings.extend(errors.into_iter().map(|e| finding(version, e))),
+            }
+        }
+        chosen.sort_by(|a, b| {
+            let key = |c: &Chosen<'_>| (c.spec.priority, c.version.name.name.clone());
+            key(a).cmp(&key(b))
+        });
+        chosen
+    }
+
+    /// Tables for each policy set, an attachment for each interface.
+    fn assemble(&self, chosen: &[Chosen<'_>], findings: Vec<Finding>) -> Result<Attempt, TooLarge> {
+        let mut by_interface: BTreeMap<&str, (&Interface, Vec<usize>)> = BTreeMap::new();
+        for (index, policy) in chosen.iter().enumerate() {
+            for interface in &policy.interfaces {
+                let entry = by_interface.entry(interface.name.as_str());
+                entry
+                    .or_insert_with(|| (interface, Vec::new()))
+                    .1
+                    .push(index);
+            }
+        }
+        let assigned = ports::assign(&self.memory.ports, by_interface.keys().copied());
+        let mut attempt = Attempt {
+            versions: BTreeMap::new(),
+            left_out: Vec::new(),
+            state: DatapathState {
+                failsafe: self.node.failsafe.clone(),
+                ..DatapathState::default()
+            },
+            ports: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            policies: chosen.iter().map(|policy| self.summary(policy)).collect(),
+            tables: Vec::new(),
+            findings,
+        };
+        let mut built: BTreeMap<Vec<usize>, (Block, Sizes)> = BTreeMap::new();
+        for (name, (interface, set)) in &by_interface {
+            let policies: Vec<&Chosen<'_>> = set.iter().map(|index| &chosen[*index]).collect();
+            let Some(port) = assigned.get(*name) else {
+                attempt.findings.extend(no_port_left(&policies, name));
+                continue;
+            };
+            if !built.contains_key(set) {
+                let list = rule_list(&policies);
+                built.insert(set.clone(), classifier::build(&list)?);
+            }
+            let (block, sizes) = &built[set];
+            let asked: Vec<_> = policies
+                .iter()
+                .map(|policy| policy.spec.attach_mode)
+                .collect();
+            let (mode, other) = select::mode(interface, &asked);
+            if let Some(other) = other {
+                attempt
+                    .findings
+                    .push(mode_conflict(policies[other], name, mode));
+            }
+            let attachment = Attachment {
+                interface: (*name).to_owned(),
+                ifindex: interface.ifindex,
+                mode,
+                tables: block.digest(),
+            };
+            attempt.state.ports.insert(*port, attachment);
+            attempt.state.blocks.insert(block.digest(), block.clone());
+            attempt.note_tables(block, *sizes, &policies, name);
+        }
+        attempt.ports = assigned;
+        Ok(attempt)
+    }
+}
+
+/// All rules of the policies; where their defaults differ, Drop wins.
+fn rule_list(policies: &[&Chosen<'_>]) -> RuleList {
+    let drops = policies
+        .iter()
+        .any(|policy| policy.compiled.default == Action::Drop);
+    RuleList {
+        rules: policies
+            .iter()
+            .flat_map(|policy| policy.compiled.rules.clone())
+            .collect(),
+        default: if drops { Action::Drop } else { Action::Allow },
+    }
+}
+
+fn no_port_left(policies: &[&Chosen<'_>], interface: &str) -> Vec<Finding> {
+    let limit = MAX_PORTS;
+    let remark = || Remark {
+        severity: Severity::Stalled,
+        reason: FindingReason::OutOfCapacity,
+        path: "spec.interfaces".to_owned(),
+        message: format!(
+            "interface {interface} is beyond the {limit} that one agent serves; select fewer interfaces"
+        ),
+    };
+    policies
+        .iter()
+        .map(|policy| finding(policy.version, remark()))
+        .collect()
+}
+
+fn mode_conflict(policy: &Chosen<'_>, interface: &str, mode: WantedMode) -> Finding {
+    finding(
+        policy.version,
+        Remark {
+            severity: Severity::Warning,
+            reason: FindingReason::AttachModeConflict,
+            path: "spec.attachMode".to_owned(),
+            message: format!(
+                "a policy before this one asks for {mode:?} on {interface}, which has one program for all policies; make them agree"
+            ),
+        },
+    )
+}

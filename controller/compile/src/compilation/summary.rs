@@ -1,0 +1,166 @@
+//! What was compiled, for people.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headgate_datapath::state::{Block, Digest};
+use headgate_layout::verdict::Action;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Compiler,
+    attempt::{Attempt, Chosen},
+};
+use crate::{
+    adopt::Version,
+    classifier::Sizes,
+    select,
+    snapshot::{Content, Uid},
+};
+
+/// A rule, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleSummary {
+    /// Its name.
+    pub name: String,
+    /// `Allow` or `Drop`.
+    pub action: String,
+    /// Index of its counter.
+    pub counter: Option<u32>,
+}
+
+/// A policy, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicySummary {
+    /// Its name.
+    pub name: String,
+    /// Where it was read.
+    pub place: String,
+    /// Number of the content that was read.
+    pub generation: u64,
+    /// Number of the content that is in effect, if any is.
+    pub effective: Option<u64>,
+    /// Lower first.
+    pub priority: u16,
+    /// `Allow` or `Drop`.
+    pub default_action: String,
+    /// Whether its nodeSelector selects this node.
+    pub selected: bool,
+    /// Interfaces that it is compiled for.
+    pub interfaces: Vec<String>,
+    /// Rules of the content that is in effect, in order.
+    pub rules: Vec<RuleSummary>,
+}
+
+/// A policy set's tables, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablesSummary {
+    /// Name of the tables.
+    pub tables: Digest,
+    /// Bytes in use.
+    pub bytes: u32,
+    /// Policies in the order in which they are tried.
+    pub policies: Vec<String>,
+    /// Interfaces that share the tables.
+    pub interfaces: Vec<String>,
+    /// Rules.
+    pub rules: usize,
+    /// Classes of sources, destinations and transport headers.
+    pub classes: [usize; 3],
+    /// Bytes of crossings.
+    pub crossings: u64,
+}
+
+impl Compiler<'_> {
+    pub(super) fn summary(&self, policy: &Chosen<'_>) -> PolicySummary {
+        let candidate = &self.candidates[policy.uid];
+        let read = candidate.present.as_ref().unwrap_or(policy.version);
+        let rules = policy.spec.rules.iter().zip(&policy.compiled.rules);
+        PolicySummary {
+            name: policy.version.name.name.clone(),
+            place: read.place.clone(),
+            generation: candidate.generation,
+            effective: Some(policy.version.generation),
+            priority: policy.spec.priority,
+            default_action: action_name(policy.compiled.default),
+            selected: true,
+            interfaces: policy.interfaces.iter().map(|i| i.name.clone()).collect(),
+            rules: rules
+                .map(|(written, compiled)| RuleSummary {
+                    name: written.name.clone(),
+                    action: action_name(compiled.action),
+                    counter: Some(compiled.counter),
+                })
+                .collect(),
+        }
+    }
+
+    /// Policies that exist and have nothing in effect here.
+    pub(super) fn not_in_effect(
+        &self,
+        listed: &[PolicySummary],
+        versions: &BTreeMap<Uid, Version>,
+    ) -> Vec<PolicySummary> {
+        let listed: BTreeSet<&str> = listed.iter().map(|policy| policy.name.as_str()).collect();
+        let candidates = self.candidates.iter().filter_map(|(uid, candidate)| {
+            let version = candidate
+                .present
+                .as_ref()
+                .or(candidate.last_good.as_ref())?;
+            let Content::Policy(spec) = &version.content else {
+                return None;
+            };
+            let unlisted = !listed.contains(version.name.name.as_str());
+            unlisted.then(|| PolicySummary {
+                name: version.name.name.clone(),
+                place: version.place.clone(),
+                generation: candidate.generation,
+                effective: versions.get(uid).map(|v| v.generation),
+                priority: spec.priority,
+                default_action: format!("{:?}", spec.default_action),
+                selected: select::concerns(spec, self.node),
+                interfaces: Vec::new(),
+                rules: spec
+                    .rules
+                    .iter()
+                    .map(|rule| RuleSummary {
+                        name: rule.name.clone(),
+                        action: format!("{:?}", rule.action),
+                        counter: None,
+                    })
+                    .collect(),
+            })
+        });
+        candidates.collect()
+    }
+}
+
+impl Attempt {
+    pub(super) fn note_tables(
+        &mut self,
+        block: &Block,
+        sizes: Sizes,
+        policies: &[&Chosen<'_>],
+        interface: &str,
+    ) {
+        if let Some(known) = self.tables.iter_mut().find(|t| t.tables == block.digest()) {
+            known.interfaces.push(interface.to_owned());
+            return;
+        }
+        self.tables.push(TablesSummary {
+            tables: block.digest(),
+            bytes: block.length(),
+            policies: policies
+                .iter()
+                .map(|p| p.version.name.name.clone())
+                .collect(),
+            interfaces: vec![interface.to_owned()],
+            rules: policies.iter().map(|p| p.compiled.rules.len()).sum(),
+            classes: [sizes.sources, sizes.destinations, sizes.transports],
+            crossings: sizes.crossings,
+        });
+    }
+}
+
+fn action_name(action: Action) -> String {
+    format!("{action:?}")
+}

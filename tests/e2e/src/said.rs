@@ -1,0 +1,47 @@
+//! What a command says.
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// How a command ended.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Its exit code; -1 where a signal ended it.
+    pub code: i32,
+    /// What it wrote to standard output.
+    pub output: String,
+    /// What it wrote to standard error.
+    pub errors: String,
+}
+
+impl Said {
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// Where it cannot be run.
+    #[must_use]
+    pub fn of(command: &mut Command) -> Self {
+        let done = command.stdin(Stdio::null()).output();
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = done.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self {
+            code: status.code().unwrap_or(-1),
+            output: String::from_utf8_lossy(&stdout).into_owned(),
+            errors: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
+    /// Its output as JSON.
+    ///
+    /// # Panics
+    /// Where it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let parsed = serde_json::from_str(&self.output);
+        parsed.unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+    }
+}
