@@ -36,7 +36,7 @@ enum Chore {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Build the binary and run examples/demo.sh with it
+    /// Build the binary and tell its story with real packets
     Demo,
     /// Write crds/*.yaml from the resource types
     Crds {
@@ -83,17 +83,8 @@ fn run(chore: Chore) -> Result<ExitCode> {
 fn demo() -> Result<()> {
     // Unoptimised by far the quickest to build; the crates that work hard are optimised anyway.
     let headgate = cargo::build("headgate", &[])?;
-    let script = cargo::root().join("examples/demo.sh");
-    let status = Command::new("bash")
-        .arg(&script)
-        .env("HEADGATE", headgate)
-        .current_dir(cargo::root())
-        .status()
-        .with_context(|| format!("cannot run {}", script.display()))?;
-    if !status.success() {
-        bail!("the demo failed ({status})");
-    }
-    Ok(())
+    let demo = cargo::build("demo", &[])?;
+    cargo::succeed(Command::new(demo).env("HEADGATE_BINARY", headgate))
 }
 
 fn crds(check: bool) -> Result<()> {

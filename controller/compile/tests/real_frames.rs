@@ -6,6 +6,8 @@
 //!   To ours the one is a protocol, asked for by its number, the other is not IP.
 //! - It is lax about lengths, and says so. To ours a length beyond the frame, or below the
 //!   header's own, is malformed, and an IPv6 payload length of 0 is no bytes at all (jumbograms).
+//! - It takes the IP version from the header where EtherType says another; ours refuses that, more
+//!   than two VLAN tags or eight extension headers, and a TCP fragment over the flags.
 //! - It leaves transport headers of fragments and SCTP to its caller: they are read here.
 #![allow(clippy::unwrap_used)]
 
@@ -18,10 +20,10 @@ use std::{
 };
 
 use etherparse::{
-    IpNumber, Ipv6ExtensionSlice, LaxIpv4Slice, LaxIpv6Slice, LaxLinkExtSlice, LaxNetSlice,
-    LaxSlicedPacket, LenSource, TcpHeaderSlice, UdpHeaderSlice, err::Layer,
+    EtherType, IpNumber, Ipv6ExtensionSlice, LaxIpv4Slice, LaxIpv6Slice, LaxLinkExtSlice,
+    LaxNetSlice, LaxSlicedPacket, LenSource, TcpHeaderSlice, UdpHeaderSlice, err::Layer,
 };
-use headgate_packet::parse::{Addresses, Fragment, Packet, ParseError, Parsed, Transport, parse};
+use headgate_packet::parse::{Addresses, Fragment, Packet, Parsed, Transport, parse};
 
 use model::{Fields, Piece};
 
@@ -30,16 +32,14 @@ use model::{Fields, Piece};
 enum Read {
     NotIp,
     Ip(Fields),
-    Malformed,
+    Refused,
 }
 
 fn ours(frame: &[u8]) -> Read {
     match parse(frame) {
         Ok(Parsed::NotIp) => Read::NotIp,
         Ok(Parsed::Ip(packet)) => Read::Ip(fields(&packet)),
-        Err(ParseError::Malformed) => Read::Malformed,
-        Err(ParseError::VlanDepth | ParseError::ExtensionHeaders | ParseError::TcpFragmentOverlap) => Read::Malformed,
-        Err(other) => panic!("{other:?}: no capture is known to have such a frame"),
+        Err(_) => Read::Refused,
     }
 }
 
@@ -93,24 +93,28 @@ fn fields(packet: &Packet) -> Fields {
 
 fn theirs(frame: &[u8]) -> Read {
     let Ok(packet) = LaxSlicedPacket::from_ethernet(frame) else {
-        return Read::Malformed;
+        return Read::Refused;
     };
     let mut link = packet.link_exts.iter();
     if link.any(|extension| matches!(extension, LaxLinkExtSlice::Macsec(_))) {
         return Read::NotIp;
     }
+    let ethertype = packet.ether_payload().map(|payload| payload.ether_type);
+    let tags = packet.link_exts.len();
     let stopped_at = packet.stop_err.as_ref().map(|(_, layer)| *layer);
     let read = match &packet.net {
-        Some(LaxNetSlice::Ipv4(ip)) => ipv4(ip),
+        _ if tags > 2 => None,
+        Some(LaxNetSlice::Ipv4(ip)) if ethertype == Some(EtherType::IPV4) => ipv4(ip),
         Some(LaxNetSlice::Ipv6(_)) if is_ipv6_extension(stopped_at) => None,
-        Some(LaxNetSlice::Ipv6(ip)) => ipv6(ip),
+        Some(LaxNetSlice::Ipv6(ip)) if ethertype == Some(EtherType::IPV6) => ipv6(ip),
+        Some(LaxNetSlice::Ipv4(_) | LaxNetSlice::Ipv6(_)) => None,
         Some(LaxNetSlice::Arp(_)) => return Read::NotIp,
         None if matches!(stopped_at, None | Some(Layer::Arp | Layer::MacsecHeader)) => {
             return Read::NotIp;
         }
         None => None,
     };
-    read.map_or(Read::Malformed, Read::Ip)
+    read.map_or(Read::Refused, Read::Ip)
 }
 
 /// Whether the decoder stopped at an IPv6 extension header.
@@ -131,6 +135,9 @@ fn ipv4(ip: &LaxIpv4Slice<'_>) -> Option<Fields> {
     let header = ip.header();
     let payload = ip.payload();
     if payload.len_source == LenSource::Slice {
+        return None;
+    }
+    if (header.protocol(), header.fragments_offset().value()) == (IpNumber::TCP, 1) {
         return None;
     }
     let piece = match (header.fragments_offset().value(), header.more_fragments()) {
@@ -156,28 +163,29 @@ fn ipv6(ip: &LaxIpv6Slice<'_>) -> Option<Fields> {
     if payload.incomplete {
         return None;
     }
-    if header.payload_length() == 0 && ip.extensions().first_header().is_some() {
+    let is_extension = matches!(header.next_header().0, 0 | 43 | 44 | 60);
+    if header.payload_length() == 0 && is_extension {
         return None;
     }
     let mut piece = Piece::Whole;
     let mut protocol = payload.ip_number;
-    for extension in ip.extensions().clone() {
-        match extension {
-            Ipv6ExtensionSlice::Fragment(fragment) => {
-                piece = match (
-                    fragment.fragment_offset().value(),
-                    fragment.more_fragments(),
-                ) {
-                    (0, false) => piece,
-                    (0, true) => Piece::First,
-                    _ => Piece::Later,
-                };
-            }
-            Ipv6ExtensionSlice::Authentication(_) => {
-                protocol = IpNumber::AUTHENTICATION_HEADER;
-                break;
-            }
-            _ => {}
+    for (index, extension) in ip.extensions().clone().into_iter().enumerate() {
+        if let Ipv6ExtensionSlice::Authentication(_) = extension {
+            protocol = IpNumber::AUTHENTICATION_HEADER;
+            break;
+        }
+        if index == 8 {
+            return None;
+        }
+        if let Ipv6ExtensionSlice::Fragment(fragment) = extension {
+            piece = match (
+                fragment.fragment_offset().value(),
+                fragment.more_fragments(),
+            ) {
+                (0, false) => piece,
+                (0, true) => Piece::First,
+                _ => Piece::Later,
+            };
         }
     }
     let fields = Fields {
@@ -223,55 +231,101 @@ fn transport(mut fields: Fields, bytes: &[u8]) -> Option<Fields> {
     Some(fields)
 }
 
-#[test]
-fn two_decoders_agree() {
-    let Some(captures) = captures::ethernet("two_decoders_agree") else {
-        return;
-    };
-    let mut compared: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut differing = Vec::new();
-    for capture in &captures {
-        for (index, frame) in capture.frames.iter().enumerate() {
-            let (ours, theirs) = (ours(frame), theirs(frame));
-            let kind = match ours {
-                Read::NotIp => "not IP",
-                Read::Malformed => "malformed",
-                Read::Ip(fields) if fields.source.is_ipv4() => "IPv4",
-                Read::Ip(_) => "IPv6",
-            };
-            *compared.entry(kind).or_default() += 1;
-            if ours != theirs {
-                differing.push(format!(
-                    "{} frame {index}: ours {ours:?}, theirs {theirs:?}",
-                    capture.name
-                ));
-            }
+/// Both readings of many frames, counted by kind.
+#[derive(Default)]
+struct Comparison {
+    compared: BTreeMap<&'static str, usize>,
+    differing: Vec<String>,
+}
+
+impl Comparison {
+    fn add(&mut self, frame: &[u8], name: impl FnOnce() -> String) {
+        let (ours, theirs) = (ours(frame), theirs(frame));
+        let kind = match ours {
+            Read::NotIp => "not IP",
+            Read::Refused => "refused",
+            Read::Ip(fields) if fields.source.is_ipv4() => "IPv4",
+            Read::Ip(_) => "IPv6",
+        };
+        *self.compared.entry(kind).or_default() += 1;
+        if ours != theirs {
+            let frame: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+            let name = name();
+            self.differing
+                .push(format!("{name}: ours {ours:?}, theirs {theirs:?}\n{frame}"));
         }
     }
-    let frames: usize = compared.values().sum();
-    println!(
-        "compared {frames} frames of {} captures: {compared:?}",
-        captures.len()
-    );
-    assert!(differing.is_empty(), "{}", differing.join("\n"));
-    assert!(frames > 8_000, "the data are not what they were");
+
+    fn assert_agreement(&self, at_least: usize) {
+        let frames: usize = self.compared.values().sum();
+        println!("compared {frames} frames: {:?}", self.compared);
+        assert!(self.differing.is_empty(), "{}", self.differing.join("\n"));
+        assert!(frames >= at_least, "the data are not what they were");
+    }
 }
 
 #[test]
-fn mutated() {
-    let Some(captures) = captures::ethernet("mutated") else { return };
-    let mut state = 1u64;
-    let mut next = || { state = state.wrapping_add(0x9e37_79b9_7f4a_7c15); let mut z = state; z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9); z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb); z ^ (z >> 31) };
-    let (mut n, mut bad) = (0, 0);
-    for c in &captures { for (i, f) in c.frames.iter().enumerate().take(50) {
-        if f.len() < 34 { continue; }
-        for _ in 0..20 {
-            let mut f = f.clone();
-            for _ in 0..1 + next() % 3 { let at = (12 + next() % 70) as usize; if at < f.len() { f[at] = next() as u8; } }
-            n += 1;
-            let (a, b) = (ours(&f), theirs(&f));
-            if a != b { bad += 1; if bad < 60 { println!("{} {i} {a:?} {b:?}\n   {}", c.name, f.iter().skip(12).take(60).map(|b| format!("{b:02x}")).collect::<String>()); } }
+fn two_decoders_agree_on_captures() {
+    let Some(captures) = captures::ethernet("two_decoders_agree_on_captures") else {
+        return;
+    };
+    let mut comparison = Comparison::default();
+    for capture in &captures {
+        for (index, frame) in capture.frames.iter().enumerate() {
+            comparison.add(frame, || format!("{} frame {index}", capture.name));
         }
-    }}
-    println!("{n} mutated, {bad} differ");
+    }
+    comparison.assert_agreement(8_000);
+}
+
+/// Numbers that look random and are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 32) as usize % end
+    }
+}
+
+/// IPsec's authentication header: where its length is wrong, etherparse 0.21 reads outside of the
+/// frame, which aborts the test.
+const AUTHENTICATION: u8 = 51;
+
+fn is_authenticated(frame: &[u8]) -> bool {
+    matches!(ours(frame), Read::Ip(fields) if fields.protocol == AUTHENTICATION)
+}
+
+#[test]
+fn two_decoders_agree_on_mutations_of_captures() {
+    let Some(captures) = captures::ethernet("two_decoders_agree_on_mutations_of_captures") else {
+        return;
+    };
+    let mut numbers = Numbers(1);
+    let mut comparison = Comparison::default();
+    for capture in &captures {
+        for (index, frame) in capture.frames.iter().enumerate().take(50) {
+            // From EtherType on: what lies before is read by neither.
+            let headers = frame.len().min(96);
+            let mutations = if headers <= 14 || is_authenticated(frame) {
+                0
+            } else {
+                20
+            };
+            for _ in 0..mutations {
+                let mut mutation = frame.clone();
+                for _ in 0..=numbers.below(3) {
+                    let value = numbers.below(256) as u8;
+                    if value != AUTHENTICATION {
+                        mutation[12 + numbers.below(headers - 12)] = value;
+                    }
+                }
+                comparison.add(&mutation, || format!("of {} frame {index}", capture.name));
+            }
+        }
+    }
+    comparison.assert_agreement(70_000);
 }

@@ -14,6 +14,8 @@ const DEEPEST: usize = 16;
 /// A write within this time after the last one may leave the time of change as it is:
 /// the kernel's clock for it ticks every 4 ms, on some kernels every 10.
 const CLOCK_TICK: Duration = Duration::from_millis(20);
+/// How often a scan is begun anew because a folder changed under it.
+const ATTEMPTS: usize = 10;
 
 /// What tells one state of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,12 +82,36 @@ pub(crate) struct ScanError {
     source: io::Error,
 }
 
-/// Looks through `directory`. One folder that cannot be listed fails the whole, for
-/// its files would else seem to be deleted.
+/// Why a scan came to nothing.
+enum Hindrance {
+    /// The folder changed while it was listed: a file that was renamed, or that lies in a
+    /// directory that was, may have been missed.
+    Changed(PathBuf),
+    Failed(ScanError),
+}
+
+impl From<ScanError> for Hindrance {
+    fn from(error: ScanError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Looks through `directory`, at one moment of it. One folder that cannot be listed fails
+/// the whole, for its files would else seem to be deleted.
 pub(crate) fn scan(directory: &Path) -> Result<Scan, ScanError> {
-    let mut scan = Scan::default();
-    scan.folder(directory, "", 0)?;
-    Ok(scan)
+    let mut changed = directory.to_owned();
+    for _ in 0..ATTEMPTS {
+        let mut scan = Scan::default();
+        match scan.folder(directory, "", 0) {
+            Ok(()) => return Ok(scan),
+            Err(Hindrance::Failed(error)) => return Err(error),
+            Err(Hindrance::Changed(folder)) => changed = folder,
+        }
+    }
+    Err(ScanError {
+        folder: changed,
+        source: io::Error::other("it changed each time that it was listed"),
+    })
 }
 
 impl Scan {
@@ -94,7 +120,7 @@ impl Scan {
         self.files == other.files
     }
 
-    fn folder(&mut self, path: &Path, relative: &str, depth: usize) -> Result<(), ScanError> {
+    fn folder(&mut self, path: &Path, relative: &str, depth: usize) -> Result<(), Hindrance> {
         let failed = |source| ScanError {
             folder: path.to_owned(),
             source,
@@ -115,10 +141,13 @@ impl Scan {
             };
             self.entry(&entry.path(), relative, depth)?;
         }
+        if Stamp::of(path).map_err(failed)? != stamp {
+            return Err(Hindrance::Changed(path.to_owned()));
+        }
         Ok(())
     }
 
-    fn entry(&mut self, path: &Path, relative: String, depth: usize) -> Result<(), ScanError> {
+    fn entry(&mut self, path: &Path, relative: String, depth: usize) -> Result<(), Hindrance> {
         match std::fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
                 if depth < DEEPEST {
@@ -129,8 +158,11 @@ impl Scan {
                 self.files.insert(relative, Some(Stamp::from(&metadata)));
             }
             Ok(_) => {}
-            // Deleted since the folder was listed, or a link that leads nowhere.
-            Err(_) if path.symlink_metadata().is_err() => {}
+            // It went since the folder was listed, or the folder itself did.
+            Err(_) if path.symlink_metadata().is_err() => {
+                return Err(Hindrance::Changed(path.to_owned()));
+            }
+            // A link that leads nowhere.
             Err(_) if holds_resources(&relative) => {
                 self.files.insert(relative, None);
             }

@@ -1,13 +1,13 @@
 //! What a run that was killed could not take down.
 
-use std::{fs, path::Path, process::Command};
+use std::{env, fs, path::Path, process::Command};
 
 use crate::{
     binary::headgate,
     namespace::{PREFIX, run},
 };
 
-/// Takes down namespaces and pins of runs whose process is no more.
+/// Takes down namespaces, pins and folders of runs whose process is no more.
 ///
 /// # Panics
 /// Where that fails.
@@ -19,6 +19,10 @@ pub fn sweep() {
     for instance in of_the_dead(Path::new("/sys/fs/bpf/headgate")) {
         let arguments = ["detach", "--instance", &instance, "--state-dir"];
         run(Command::new(headgate()).args(arguments).arg(state.path()));
+    }
+    let folders = env::temp_dir();
+    for name in of_the_dead(&folders) {
+        fs::remove_dir_all(folders.join(name)).expect("it is ours");
     }
 }
 

@@ -49,13 +49,17 @@ impl Node {
     /// Where its folders cannot be made.
     #[must_use]
     pub fn new(namespace: &Arc<Namespace>) -> Self {
-        let folder = TempDir::new().expect("a temporary folder can be made");
+        let instance = unique_name();
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("{instance}-"))
+            .tempdir();
+        let folder = folder.expect("a temporary folder can be made");
         for name in ["policies", "edits", "state"] {
             fs::create_dir(folder.path().join(name)).expect("the folder is new and empty");
         }
         Self {
             namespace: Arc::clone(namespace),
-            instance: unique_name(),
+            instance,
             arguments: Vec::new(),
             folder,
             agent: None,
