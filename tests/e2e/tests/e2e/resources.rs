@@ -3,11 +3,13 @@
 use std::fs;
 
 use headgate_e2e_tests::{
+    flow::Receiver,
     frames::{Frame, udp},
     lab::Lab,
-    node::Node,
+    node::{Node, SOON},
     policies::{drop_udp, group, policy},
     trials::on_node,
+    wait::wait_for_some,
 };
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -23,6 +25,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             unparsable,
         ),
         on_node("a_directory_that_is_gone_changes_nothing", directory_gone),
+        on_node(
+            "renames_of_files_and_of_the_directory_leak_nothing",
+            renamed,
+        ),
         on_node("a_resource_that_never_was_good_is_left_out", never_good),
         on_node(
             "a_reference_to_nothing_is_stalled_until_there_is_something",
@@ -53,7 +59,7 @@ fn dropping(port: u16) -> Lab {
     Lab::enforcing(&[("policy.yaml", &drop_udp("policy", port))])
 }
 
-/// Ports reversed, two lines further than a good policy's first.
+/// A policy whose ports are reversed.
 fn bad(name: &str) -> String {
     let rule = "{name: udp, action: Drop, protocols: [{udp: {ports: [{port: 9, endPort: 3}]}}]}";
     policy(name, &format!("{{rules: [{rule}]}}"))
@@ -79,8 +85,7 @@ fn finding(node: &Node, resource: Option<&str>, reason: &str) -> (String, String
             .find(|finding| finding["reason"] == reason)
     };
     let what = format!("{reason} of {resource:?}");
-    let (found, _) =
-        headgate_e2e_tests::wait::wait_for_some(headgate_e2e_tests::node::SOON, &what, find);
+    let (found, _) = wait_for_some(SOON, &what, find);
     let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
     (
         text("place"),
@@ -156,6 +161,32 @@ fn directory_gone() {
     assert_eq!(lab.node.headgate(&["status"]).code, 0);
 }
 
+fn renamed() {
+    let lab = dropping(1);
+    let receiver = Receiver::open(&lab.node.namespace, &[1]);
+    let flow = lab
+        .client
+        .flow(&[lab.client.cable.client.v4.into()], 1, 2_000);
+    let policies = lab.node.policies();
+    let away = policies.with_file_name("elsewhere");
+    let [one, other] = ["policy.yaml", "0.yaml"].map(|name| policies.join(name));
+    for _ in 0..100 {
+        let steps = [
+            (&one, &other),
+            (&policies, &away),
+            (&away, &policies),
+            (&other, &one),
+        ];
+        for (from, to) in steps {
+            fs::rename(from, to).expect("all are ours");
+            lab.client.let_flow(&flow, 10);
+        }
+    }
+    let (sent, leaked) = lab.client.finish(flow, &receiver);
+    assert_eq!(leaked, 0, "of {sent}");
+    lab.check([to(1).dropped_by("policy/udp"), to(2).passes()]);
+}
+
 fn never_good() {
     let mut lab = Lab::new();
     lab.node.write("good.yaml", &drop_udp("good", 1));
@@ -227,7 +258,7 @@ fn memory_lost() {
 
 fn memory_damaged() {
     let mut lab = dropping(1);
-    let receiver = headgate_e2e_tests::flow::Receiver::open(&lab.node.namespace, &[1]);
+    let receiver = Receiver::open(&lab.node.namespace, &[1]);
     let flow = lab
         .client
         .flow(&[lab.client.cable.client.v4.into()], 1, 2_000);
