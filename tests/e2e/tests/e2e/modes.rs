@@ -4,6 +4,7 @@ use headgate_e2e_tests::{
     flow::{Flow, Receiver},
     frames::udp,
     lab::Lab,
+    node::SOON,
     policies::drop_udp,
     trials::on_node,
     wait::wait_for,
@@ -47,7 +48,7 @@ fn on_request() {
     ]);
 
     lab.node.write("policy.yaml", &with("attachMode: Native"));
-    wait_for(headgate_e2e_tests::node::SOON, "native mode", || {
+    wait_for(SOON, "native mode", || {
         let eth0 = lab.node.interface("eth0");
         eth0["mode"] == "Native" && eth0["state"] == "Enforced"
     });

@@ -1,7 +1,7 @@
 //! Which policies concern a node, and which of its interfaces.
 
 use headgate_e2e_tests::{
-    frames::{Frame, udp},
+    frames::{Frame, tcp, udp},
     lab::{Client, Lab},
     node::Node,
     policies::{drop_udp, policy},
@@ -122,8 +122,7 @@ fn order() {
     lab.check([
         udp("10.0.0.1:5", "192.168.0.1:53").passed_by("open/dns"),
         udp("10.0.0.1:5", "192.168.0.1:54").dropped_by("DefaultDrop"),
-        headgate_e2e_tests::frames::tcp("10.0.0.1:5", "192.168.0.1:80", "S")
-            .passed_by("closed/web"),
+        tcp("10.0.0.1:5", "192.168.0.1:80", "S").passed_by("closed/web"),
     ]);
     lab.node.apply(
         "open.yaml",
