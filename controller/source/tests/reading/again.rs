@@ -1,9 +1,17 @@
 //! Reading once more after a change.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use headgate_crds::Resource;
-use headgate_source::DirectorySource;
+use headgate_source::{DirectorySource, Reading};
 
 use crate::{Directory, group};
 
@@ -73,4 +81,39 @@ fn a_full_group_is_read_in_a_moment() {
         text.len() >> 10,
         start.elapsed()
     );
+}
+
+/// A resource whose file or directory is renamed at this moment is there, unreadable, or the whole is
+/// unavailable; it is never taken for deleted.
+#[test]
+fn a_rename_under_the_reader_deletes_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let [here, away] = ["here", "away"].map(|name| folder.path().join(name));
+    fs::create_dir(&here).expect("made");
+    fs::write(here.join("a.yaml"), group("a", "10.0.0.0/8")).expect("written");
+    let mut source = DirectorySource::new(&here, |resource: Resource| resource);
+    let ended = AtomicBool::new(false);
+    let (mut complete, mut short) = (0, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                fs::rename(here.join("a.yaml"), here.join("0.yaml")).expect("renamed");
+                fs::rename(&here, &away).expect("renamed");
+                thread::sleep(Duration::from_micros(300));
+                fs::rename(&away, &here).expect("renamed");
+                fs::rename(here.join("0.yaml"), here.join("a.yaml")).expect("renamed");
+                thread::sleep(Duration::from_micros(300));
+            }
+        });
+        let end = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < end {
+            if let Reading::Complete(listing) = source.read() {
+                complete += 1;
+                short += usize::from(listing.documents.len() + listing.unreadable.len() != 1);
+            }
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    assert!(complete > 0);
+    assert_eq!(short, 0, "of {complete} readings");
 }
