@@ -16,6 +16,9 @@ use crate::{
     watch::Watch,
 };
 
+/// How often a directory is read that changes while it is read.
+const MOST_READINGS: usize = 10;
+
 /// All `*.yaml`, `*.yml` and `*.json` files of a directory and its folders, hidden
 /// ones left out. Symbolic links are followed.
 pub struct DirectorySource<T> {
@@ -55,21 +58,42 @@ impl<T> DirectorySource<T> {
         &self.path
     }
 
-    /// Reads the directory. Only files that changed since the last reading are parsed.
+    /// Reads the directory, at one moment of it: where files changed between the reading of one
+    /// and another (a ConfigMap volume swaps all at once), they are read again. Only files that
+    /// changed since the last reading are parsed.
     pub fn read(&mut self) -> Reading<T>
     where
         T: Clone,
     {
         self.has_read = true;
-        let found = match scan(&self.path) {
-            Ok(found) => found,
-            Err(error) => {
-                self.seen = None;
-                return Reading::Unavailable {
-                    reason: error.to_string(),
-                };
+        self.seen = None;
+        for _ in 0..MOST_READINGS {
+            let found = match scan(&self.path) {
+                Ok(found) => found,
+                Err(error) => {
+                    return Reading::Unavailable {
+                        reason: error.to_string(),
+                    };
+                }
+            };
+            let listing = self.list(&found);
+            if self.is_one_moment(&found) {
+                self.seen = Some(found);
+                return Reading::Complete(listing);
             }
-        };
+        }
+        Reading::Unavailable {
+            reason: format!(
+                "{} changed each of {MOST_READINGS} times that it was read",
+                self.path.display()
+            ),
+        }
+    }
+
+    fn list(&mut self, found: &Scan) -> Listing<T>
+    where
+        T: Clone,
+    {
         self.files.retain(|file, _| found.files.contains_key(file));
         let mut listing = Listing {
             documents: Vec::new(),
@@ -85,9 +109,8 @@ impl<T> DirectorySource<T> {
                 Err(unreadable) => listing.unreadable.push(unreadable),
             }
         }
-        self.seen = Some(found);
         refuse_duplicates(&mut listing.documents);
-        Reading::Complete(listing)
+        listing
     }
 
     /// Waits until the directory differs from what [`Self::read`] saw last, and until a
@@ -126,7 +149,7 @@ impl<T> DirectorySource<T> {
         let mut is_changed = false;
         for (file, known) in self.files.iter_mut().filter(|(_, known)| known.is_fresh) {
             let bytes = file::read_bytes(&self.path.join(file), file);
-            let differs = bytes.map_or(true, |bytes| blake3::hash(&bytes) != known.digest);
+            let differs = bytes.map_or(true, |(bytes, _)| blake3::hash(&bytes) != known.digest);
             known.is_fresh = differs || known.stamp.is_fresh(now);
             is_changed |= differs;
         }
@@ -148,7 +171,7 @@ impl<T> DirectorySource<T> {
             .get(file)
             .is_some_and(|known| known.stamp == *stamp && !known.is_fresh);
         if !is_known {
-            self.parse(file, stamp)?;
+            self.parse(file)?;
         }
         match &self.files[file].contents {
             Ok(contents) => Ok(contents),
@@ -156,24 +179,25 @@ impl<T> DirectorySource<T> {
         }
     }
 
-    fn parse(&mut self, file: &str, stamp: &Stamp) -> Result<(), UnreadableFile> {
-        let is_fresh = stamp.is_fresh(SystemTime::now());
-        let bytes = match file::read_bytes(&self.path.join(file), file) {
-            Ok(bytes) => bytes,
+    fn parse(&mut self, file: &str) -> Result<(), UnreadableFile> {
+        let now = SystemTime::now();
+        let (bytes, stamp) = match file::read_bytes(&self.path.join(file), file) {
+            Ok(read) => read,
             Err(unreadable) => {
                 self.files.remove(file);
                 return Err(unreadable);
             }
         };
+        let is_fresh = stamp.is_fresh(now);
         let digest = blake3::hash(&bytes);
         match self.files.get_mut(file) {
             Some(known) if known.digest == digest => {
-                known.stamp = *stamp;
+                known.stamp = stamp;
                 known.is_fresh = is_fresh;
             }
             _ => {
                 let cached = CachedFile {
-                    stamp: *stamp,
+                    stamp,
                     is_fresh,
                     digest,
                     contents: file::parse(file, &bytes, &self.convert),
@@ -182,6 +206,16 @@ impl<T> DirectorySource<T> {
             }
         }
         Ok(())
+    }
+
+    /// Whether what was parsed are the files that were found, each of them still there.
+    fn is_one_moment(&self, found: &Scan) -> bool {
+        let is_as_found = |(file, stamp): (&String, &Option<Stamp>)| {
+            let parsed = self.files.get(file);
+            parsed.is_none_or(|parsed| Some(parsed.stamp) == *stamp)
+        };
+        found.files.iter().all(is_as_found)
+            && scan(&self.path).is_ok_and(|again| again.has_same_files(found))
     }
 }
 

@@ -1,12 +1,13 @@
 //! The documents of one file.
 
-use std::{path::Path, sync::Arc};
+use std::{fs::File, io::Read as _, path::Path, sync::Arc};
 
 use headgate_crds::{GROUP, Kind, Problem, Resource, check};
 use serde_json::{Value, json};
 
 use crate::{
     document::{Document, Origin, UnreadableFile, Warning},
+    scan::Stamp,
     yaml::{self, Lines, Located, YamlError},
 };
 
@@ -21,10 +22,12 @@ pub(crate) struct Contents<T> {
     has_lists: bool,
 }
 
-/// Reads the file at `path`, which is known as `file`.
-pub(crate) fn read_bytes(path: &Path, file: &str) -> Result<Vec<u8>, UnreadableFile> {
+/// Reads the file at `path`, which is known as `file`; with the stamp of what was opened.
+pub(crate) fn read_bytes(path: &Path, file: &str) -> Result<(Vec<u8>, Stamp), UnreadableFile> {
     let whole = |reason: String| unreadable(file, None, reason);
-    let metadata = std::fs::metadata(path).map_err(|e| whole(cannot_read(&e)))?;
+    let failed = |error| whole(format!("cannot be read: {error}"));
+    let mut opened = File::open(path).map_err(failed)?;
+    let metadata = opened.metadata().map_err(failed)?;
     if metadata.len() > LARGEST_FILE as u64 {
         let reason = format!(
             "has {} bytes, at most {LARGEST_FILE} are read; split it",
@@ -32,18 +35,15 @@ pub(crate) fn read_bytes(path: &Path, file: &str) -> Result<Vec<u8>, UnreadableF
         );
         return Err(whole(reason));
     }
-    let bytes = std::fs::read(path).map_err(|e| whole(cannot_read(&e)))?;
+    let mut bytes = Vec::new();
+    opened.read_to_end(&mut bytes).map_err(failed)?;
     if bytes.is_empty() {
         // Saving in place empties a file first; to take that for "no resources" would
         // open a gap in what is enforced.
         let reason = "is empty; delete the file, or leave a comment in it".into();
         return Err(whole(reason));
     }
-    Ok(bytes)
-}
-
-fn cannot_read(error: &std::io::Error) -> String {
-    format!("cannot be read: {error}")
+    Ok((bytes, Stamp::from(&metadata)))
 }
 
 fn unreadable(file: &str, line: Option<u32>, reason: impl Into<String>) -> UnreadableFile {

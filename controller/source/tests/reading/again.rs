@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -116,4 +117,58 @@ fn a_rename_under_the_reader_deletes_nothing() {
     });
     assert!(complete > 0);
     assert_eq!(short, 0, "of {complete} readings");
+}
+
+/// As a ConfigMap volume is updated: one rename changes every file.
+#[test]
+fn a_swap_under_the_reader_is_seen_whole() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path();
+    let files = ["a", "b", "c", "d"];
+    for (version, cidr) in [("..1", "10.0.0.0/8"), ("..2", "11.0.0.0/8")] {
+        fs::create_dir(path.join(version)).expect("made");
+        for name in files {
+            let file = path.join(version).join(format!("{name}.yaml"));
+            fs::write(file, group(name, cidr)).expect("written");
+        }
+    }
+    symlink("..1", path.join("..data")).expect("linked");
+    for name in files {
+        let file = format!("{name}.yaml");
+        symlink(format!("..data/{file}"), path.join(&file)).expect("linked");
+    }
+    let mut source = DirectorySource::new(path, |resource: Resource| resource);
+    let ended = AtomicBool::new(false);
+    let (mut readings, mut mixed) = (0, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for version in ["..2", "..1"].iter().cycle() {
+                symlink(version, path.join("..data_tmp")).expect("linked");
+                fs::rename(path.join("..data_tmp"), path.join("..data")).expect("renamed");
+                thread::sleep(Duration::from_millis(3));
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let end = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < end {
+            let Reading::Complete(listing) = source.read() else {
+                continue;
+            };
+            let contents: Vec<_> = listing
+                .documents
+                .iter()
+                .map(|document| match &document.content {
+                    Ok(Resource::CidrGroup(group)) => group.spec.cidrs.clone(),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            readings += 1;
+            mixed += usize::from(contents.iter().any(|content| *content != contents[0]));
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    assert!(readings > 0);
+    assert_eq!(mixed, 0, "of {readings} readings");
 }
