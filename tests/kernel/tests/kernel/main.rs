@@ -1,11 +1,16 @@
 //! `headgate-kernel` in the running kernel.
 
 mod attaching;
+mod captured_frames;
+#[path = "../../../../controller/compile/tests/captures/mod.rs"]
+mod captures;
+mod compiled;
 mod counting;
 mod facts;
 mod failsafe;
 mod mending;
 mod object;
+mod real_lists;
 mod refusals;
 mod replacing;
 
@@ -20,11 +25,13 @@ fn main() -> ExitCode {
     }
     let trials: Vec<Trial> = [
         attaching::trials(),
+        captured_frames::trials(),
         counting::trials(),
         facts::trials(),
         failsafe::trials(),
         mending::trials(),
         object::trials(),
+        real_lists::trials(),
         refusals::trials(),
         replacing::trials(),
     ]

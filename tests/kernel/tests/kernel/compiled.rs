@@ -1,0 +1,169 @@
+//! Policies in the running kernel and the same tables on the host.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headgate_compile::{
+    compile,
+    memory::{Memory, Seconds},
+    node::{Interface, InterfaceKind, NodeFacts},
+    snapshot::{Content, ResourceName, Snapshot, Submitted},
+};
+use headgate_crds::{Kind, check};
+use headgate_datapath::state::{Block, Digest, PortIndex};
+use headgate_kernel_tests::{
+    network::{quiet, veth},
+    node::{Node, port},
+};
+use headgate_layout::verdict::{Action, Count, Reason};
+use headgate_packet::{
+    judge::{Cause, Environment, Verdict, judge},
+    parse::Addresses,
+    tables::HostTables,
+};
+use serde_json::Value;
+
+/// An interface of this node that enforces policies.
+pub(crate) struct Compiled {
+    /// The instance, in the kernel.
+    pub(crate) node: Node,
+    /// Counters by rule.
+    pub(crate) rules: BTreeMap<String, u32>,
+    block: Vec<u64>,
+}
+
+impl Compiled {
+    /// The port that all is enforced on.
+    pub(crate) fn port() -> PortIndex {
+        port(0)
+    }
+
+    /// Makes one end of a veth pair enforce these objects, which must all be good.
+    pub(crate) fn new(objects: &[Value]) -> Self {
+        let mut node = Node::new();
+        quiet();
+        let interface = Interface {
+            name: "v0".to_owned(),
+            ifindex: veth("v0", "v1"),
+            kind: InterfaceKind::Other,
+            master: None,
+            lower: None,
+            has_default_route: true,
+        };
+        let facts = NodeFacts {
+            name: "node".to_owned(),
+            labels: BTreeMap::new(),
+            interfaces: vec![interface],
+            failsafe: BTreeSet::new(),
+        };
+        let snapshot = Snapshot {
+            submitted: objects.iter().map(submitted).collect(),
+            unreadable: Vec::new(),
+        };
+        let compilation = compile(&snapshot, &facts, &Memory::default(), Seconds(0));
+        assert!(
+            compilation.findings.is_empty(),
+            "{:?}",
+            compilation.findings
+        );
+        let mut state = compilation.state.expect("a wanted state");
+        // New maps count from zero.
+        state.fresh_counters.clear();
+        node.converge(&state);
+        let rules = compilation.policies.iter().flat_map(|policy| &policy.rules);
+        Self {
+            rules: rules
+                .map(|rule| (rule.name.clone(), rule.counter.expect("a counter")))
+                .collect(),
+            block: words(&state.blocks[&state.ports[&Self::port()].tables]),
+            node,
+        }
+    }
+
+    /// What the host makes of `frame`.
+    pub(crate) fn on_host(&self, frame: &[u8]) -> Verdict {
+        judge(frame, &Host(HostTables::new(&self.block)))
+    }
+
+    /// What the kernel returns for `frame`.
+    pub(crate) fn in_kernel(&self, frame: &[u8]) -> u32 {
+        self.node.verdict(Self::port(), frame)
+    }
+
+    /// What the kernel has counted since the start, by cause; nothing where nothing was.
+    pub(crate) fn counted(&self) -> BTreeMap<String, Count> {
+        let indices: BTreeSet<u32> = self.rules.values().copied().collect();
+        let kernel = &self.node.kernel;
+        let rules = kernel.rule_counters(&indices).expect("read");
+        let reasons = kernel
+            .reason_counters(&[Self::port()].into())
+            .expect("read");
+        let rules = rules.into_iter().map(|(c, count)| (Cause::Rule(c), count));
+        let reasons = reasons
+            .into_iter()
+            .map(|((_, reason), count)| (Cause::Reason(reason), count));
+        rules
+            .chain(reasons)
+            .filter(|(_, count)| count.packets > 0)
+            .map(|(cause, count)| (self.name(cause), count))
+            .collect()
+    }
+
+    /// A rule's or reason's name.
+    pub(crate) fn name(&self, cause: Cause) -> String {
+        match cause {
+            Cause::Reason(reason) => Reason::name(reason).to_owned(),
+            Cause::Rule(counter) => {
+                let mut rules = self.rules.iter();
+                let rule = rules.find(|(_, c)| **c == counter);
+                rule.map_or_else(|| format!("counter {counter}"), |(name, _)| name.clone())
+            }
+        }
+    }
+}
+
+/// What an XDP program returns for this action.
+pub(crate) fn returned(action: Action) -> u32 {
+    match action {
+        Action::Allow => headgate_kernel_tests::frames::XDP_PASS,
+        Action::Drop => headgate_kernel_tests::frames::XDP_DROP,
+    }
+}
+
+struct Host<'a>(HostTables<'a>);
+
+impl<'a> Environment for Host<'a> {
+    type Tables = HostTables<'a>;
+
+    fn tables(&self) -> Option<HostTables<'a>> {
+        Some(self.0)
+    }
+
+    fn is_failsafe_peer(&self, _: &Addresses) -> bool {
+        false
+    }
+}
+
+fn submitted(object: &Value) -> Submitted {
+    let kind = Kind::from_name(object["kind"].as_str().expect("a kind")).expect("a kind");
+    let name = object["metadata"]["name"].as_str().expect("a name");
+    let name = ResourceName::new(kind, name);
+    let checked = check(object).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+    Submitted {
+        uid: name.to_string(),
+        written: Digest::of(object.to_string().as_bytes()),
+        name,
+        file: "objects".to_owned(),
+        line: 1,
+        content: Ok(Content::from(checked.resource)),
+        warnings: Vec::new(),
+    }
+}
+
+fn words(block: &Block) -> Vec<u64> {
+    let words = block.bytes().chunks(8).map(|chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_ne_bytes(word)
+    });
+    words.collect()
+}
