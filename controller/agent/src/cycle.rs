@@ -38,6 +38,8 @@ pub struct Node<K> {
     object: Digest,
     /// Why ports are not in native mode, as their drivers said when they were attached.
     refusals: BTreeMap<PortIndex, String>,
+    /// Packets that had passed unjudged when the kernel was last read.
+    unjudged: BTreeMap<PortIndex, u64>,
 }
 
 impl<K: Kernel> Node<K> {
@@ -48,6 +50,7 @@ impl<K: Kernel> Node<K> {
             memory,
             object,
             refusals: BTreeMap::new(),
+            unjudged: BTreeMap::new(),
         }
     }
 
@@ -87,6 +90,9 @@ impl<K: Kernel> Node<K> {
             }
         };
         let report = self.report(inputs, &compilation, observed.as_ref(), &reasons, failures);
+        if let Some(observed) = observed {
+            self.unjudged = observed.unjudged;
+        }
         match self.store.publish(&report) {
             Ok(new) => (report, new),
             Err(error) => {
@@ -202,6 +208,7 @@ impl<K: Kernel> Node<K> {
         let findings = findings.cloned().collect();
         Report {
             node: inputs.facts.name.clone(),
+            node_labels: inputs.facts.labels.clone(),
             source: inputs.source.to_owned(),
             source_unavailable: inputs.resources.unavailable.clone(),
             wanted_revision: wanted.map(DatapathState::revision),
@@ -222,7 +229,10 @@ impl<K: Kernel> Node<K> {
         reason: Option<&String>,
     ) -> PortReport {
         let link = observed.and_then(|observed| observed.links.get(&port));
-        let status = status(port, attachment, observed, reason);
+        let status = match self.passed_unjudged(port, observed) {
+            Some(error) => PortStatus::NotEnforced(error),
+            None => status(port, attachment, observed, reason),
+        };
         let mode = link
             .filter(|link| link.ifindex.is_some())
             .map(|link| link.mode);
@@ -234,6 +244,17 @@ impl<K: Kernel> Node<K> {
             tables: attachment.tables,
             status,
         }
+    }
+}
+
+impl<K> Node<K> {
+    /// Whatever the slots say, a program that found no tables has let packets pass.
+    fn passed_unjudged(&self, port: PortIndex, observed: Option<&Observed>) -> Option<String> {
+        let (before, now) = (self.unjudged.get(&port)?, observed?.unjudged.get(&port)?);
+        let packets = now.checked_sub(*before).filter(|packets| *packets > 0)?;
+        Some(format!(
+            "{packets} packets found no tables and passed: an error of Headgate's; please report it with the output of `headgate status -o json`"
+        ))
     }
 }
 
@@ -265,5 +286,78 @@ fn status(
         },
         Some(_) => PortStatus::Outdated(because("an older revision is live")),
         None => PortStatus::NotEnforced(because("there are no tables in the active slot")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headgate_compile::snapshot::Content;
+    use headgate_datapath::fake::FakeKernel;
+    use headgate_source::DirectorySource;
+
+    use super::*;
+
+    const POLICY: &str = "\
+apiVersion: headgate.dev/v1alpha1
+kind: XdpPolicy
+metadata: {name: closed}
+spec: {interfaces: [eth0], defaultAction: Drop}
+";
+
+    fn facts() -> NodeFacts {
+        let eth0 = headgate_compile::node::Interface {
+            name: "eth0".to_owned(),
+            ifindex: headgate_datapath::state::Ifindex(2),
+            kind: headgate_compile::node::InterfaceKind::Other,
+            master: None,
+            lower: None,
+            has_default_route: true,
+        };
+        NodeFacts {
+            name: "node".to_owned(),
+            labels: BTreeMap::new(),
+            interfaces: vec![eth0],
+            failsafe: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn packets_that_pass_unjudged_are_told_while_they_do() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let policies = folder.path().join("policies");
+        std::fs::create_dir(&policies).expect("made");
+        std::fs::write(policies.join("closed.yaml"), POLICY).expect("written");
+        let store = Store::open(&folder.path().join("state")).expect("a store");
+        let object = Digest::of(b"object");
+        let kernel = FakeKernel::new(object);
+        let mut node = Node::new(kernel, store, Memory::default(), object);
+        let turn = |node: &mut Node<FakeKernel>| {
+            let reading = DirectorySource::new(&policies, Content::from).read();
+            let inputs = Inputs {
+                resources: &Resources::new(&reading, node.memory()),
+                facts: &facts(),
+                source: "policies",
+                now: Seconds(1),
+            };
+            let (report, _) = node.turn(&inputs);
+            let [port] = report
+                .ports
+                .into_values()
+                .collect::<Vec<_>>()
+                .try_into()
+                .expect("eth0");
+            port.status
+        };
+        assert_eq!(turn(&mut node), PortStatus::Enforced);
+        let port = *node.kernel.state.links.keys().next().expect("attached");
+        node.kernel.state.unjudged.insert(port, 1_000);
+        // What passed before this agent's time is not its to tell.
+        assert_eq!(turn(&mut node), PortStatus::Enforced);
+        node.kernel.state.unjudged.insert(port, 1_007);
+        let PortStatus::NotEnforced(error) = turn(&mut node) else {
+            panic!("packets passed");
+        };
+        assert!(error.starts_with("7 packets found no tables"), "{error}");
+        assert_eq!(turn(&mut node), PortStatus::Enforced);
     }
 }

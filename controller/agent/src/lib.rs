@@ -9,4 +9,4 @@ pub mod resources;
 mod run;
 pub mod store;
 
-pub use run::{AgentError, run};
+pub use run::{AgentError, lost_memory, now, run};

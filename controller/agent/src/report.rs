@@ -42,6 +42,9 @@ pub struct PortReport {
 pub struct Report {
     /// Name of the node.
     pub node: String,
+    /// Its labels.
+    #[serde(default)]
+    pub node_labels: BTreeMap<String, String>,
     /// Where resources are read.
     pub source: String,
     /// Why the source cannot be read at present.

@@ -12,7 +12,8 @@ use headgate_compile::{
 };
 use headgate_datapath::{
     kernel::{Kernel as _, KernelError},
-    state::PortIndex,
+    observed::Observed,
+    state::Ifindex,
 };
 use headgate_kernel::{Instance, RunningKernel, interfaces, object_digest};
 use headgate_source::DirectorySource;
@@ -96,20 +97,35 @@ fn recall(mut store: Store, kernel: &mut RunningKernel) -> Result<(Store, Memory
     tracing::warn!(
         "the agent's memory is lost, and the kernel holds a revision: it stays whole until every resource is good"
     );
-    let names: BTreeMap<u32, String> = interfaces::interfaces()?
+    let names = interfaces::interfaces()?
         .into_iter()
-        .map(|interface| (interface.ifindex.0, interface.name))
+        .map(|interface| (interface.ifindex, interface.name))
         .collect();
-    let ports: BTreeMap<String, PortIndex> = observed
-        .links
-        .iter()
-        .filter_map(|(port, link)| Some((names.get(&link.ifindex?.0)?.clone(), *port)))
-        .collect();
-    let memory = Memory::lost(ports, &observed.counters_in_use, now());
-    Ok((store, memory))
+    Ok((store, lost_memory(&observed, &names, now())))
 }
 
-fn now() -> Seconds {
+/// What an agent knows without its memory: what the kernel tells, given the node's interfaces by
+/// number.
+#[must_use]
+pub fn lost_memory(
+    observed: &Observed,
+    interfaces: &BTreeMap<Ifindex, String>,
+    now: Seconds,
+) -> Memory {
+    if observed.links.is_empty() {
+        return Memory::default();
+    }
+    let named = |ifindex| interfaces.get(&ifindex).cloned();
+    let ports = observed
+        .links
+        .iter()
+        .filter_map(|(port, link)| Some((named(link.ifindex?)?, *port)));
+    Memory::lost(ports.collect(), &observed.counters_in_use, now)
+}
+
+/// The time, for compile: in seconds since 1970.
+#[must_use]
+pub fn now() -> Seconds {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     Seconds(since.map_or(0, |since| since.as_secs()))
 }

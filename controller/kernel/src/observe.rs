@@ -7,11 +7,15 @@ use headgate_datapath::{
     observed::{Attached, Observed, Slot},
     state::{AttachedMode, Capacity, Digest, PortIndex},
 };
-use headgate_layout::maps::{self, MAX_PORTS, SLOTS, tables_index};
+use headgate_layout::{
+    maps::{self, MAX_PORTS, SLOTS, tables_index},
+    verdict::Reason,
+};
 
 use crate::{
     blocks::BlockReader,
     bpf::{Link, Map, Program},
+    counters,
     error::{Asked, absent, if_present},
     failsafe::Failsafe,
     netlink,
@@ -57,7 +61,21 @@ pub(crate) fn observe(
     }
     blocks.retain(&seen);
     observed.links = links(pins, Some(&shared), &outer_maps)?;
+    observed.unjudged = unjudged(&shared, &observed.links.keys().copied().collect())?;
     Ok(observed)
+}
+
+fn unjudged(
+    shared: &Shared,
+    ports: &BTreeSet<PortIndex>,
+) -> Result<BTreeMap<PortIndex, u64>, KernelError> {
+    let counts = counters::read_reasons(&shared.reason_counters, ports)?;
+    let passed = counts
+        .into_iter()
+        .filter(|((_, reason), _)| *reason == Reason::NoTables);
+    Ok(passed
+        .map(|((port, _), count)| (port, count.packets))
+        .collect())
 }
 
 fn outer_maps_of(pins: &Pins) -> Result<Vec<(Capacity, Map)>, KernelError> {

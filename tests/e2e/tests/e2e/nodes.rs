@@ -97,6 +97,13 @@ fn labels() {
         to(2).passes(),
         to(3).dropped_by("zoned/udp"),
     ]);
+    // What the agent was told about its node needs no telling again.
+    let directory = lab.node.policies().display().to_string();
+    let planned = lab.node.headgate(&["plan", &directory]);
+    assert!(
+        planned.output.contains("Nothing would change"),
+        "{planned:?}"
+    );
 
     lab.node.terminate();
     lab.node.arguments = vec!["--node-labels".to_owned(), "role=core".to_owned()];

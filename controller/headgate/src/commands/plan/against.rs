@@ -1,15 +1,11 @@
 //! The two measures of a plan: what is live, and what another directory compiles to.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, path::Path};
 
-use headgate_agent::{config::Config, facts, resources::Resources, store::Store};
+use headgate_agent::{config::Config, facts, lost_memory, now, resources::Resources, store::Store};
 use headgate_compile::{
     Compilation, compile,
-    memory::{LastGood, Memory, Seconds},
+    memory::{LastGood, Memory},
     node::{Interface, InterfaceKind, NodeFacts},
     snapshot::{Content, Uid},
 };
@@ -49,6 +45,9 @@ pub(super) fn live(arguments: &PlanArguments) -> Result<(Before, Compilation), C
     if let (None, Some(report)) = (&arguments.node.node_name, &live.reading.report) {
         node.name.clone_from(&report.node);
     }
+    if let (true, Some(report)) = (node.labels.is_empty(), &live.reading.report) {
+        node.labels.clone_from(&report.node_labels);
+    }
     if arguments.node.failsafe.is_empty() {
         // What the agent was started with; its own flags are not to be repeated here.
         node.failsafe.clone_from(&live.reading.observed.failsafe);
@@ -72,20 +71,7 @@ fn remembered(arguments: &PlanArguments, reading: &Reading) -> Result<Memory, Cl
     {
         return Ok(memory);
     }
-    let observed = &reading.observed;
-    if observed.links.is_empty() {
-        return Ok(Memory::default());
-    }
-    let named = |ifindex| reading.interfaces.get(&ifindex).cloned();
-    let ports = observed
-        .links
-        .iter()
-        .filter_map(|(port, link)| Some((named(link.ifindex?)?, *port)));
-    Ok(Memory::lost(
-        ports.collect(),
-        &observed.counters_in_use,
-        now(),
-    ))
+    Ok(lost_memory(&reading.observed, &reading.interfaces, now()))
 }
 
 /// What `directory` compiles to on a node without a past, and then `arguments.directory` on a node
@@ -167,9 +153,4 @@ fn made_up(name: &str, number: u32) -> Interface {
         lower: None,
         has_default_route: number == 1,
     }
-}
-
-fn now() -> Seconds {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    Seconds(since.map_or(0, |since| since.as_secs()))
 }
