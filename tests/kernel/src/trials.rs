@@ -9,7 +9,7 @@ use crate::network;
 pub fn in_kernel(name: &'static str, test: fn()) -> Trial {
     Trial::ignorable_test(name, move || {
         if let Err(reason) = headgate_kernel::probe() {
-            println!("SKIPPED {name}: {reason}");
+            eprintln!("SKIPPED {name}: {reason}");
             return Ok(Completion::ignored_with(reason));
         }
         in_thread(move || {
