@@ -2,12 +2,13 @@
 
 use std::{fmt, sync::OnceLock};
 
+use garde::Validate;
 use kube::{CustomResourceExt, core::cel::Validator};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    API_VERSION, CidrGroup, XdpPolicy, metadata, path::Path, remedy, rules::Compiler, semantics,
-    structural::Node,
+    API_VERSION, CidrGroup, XdpPolicy, host_bits, metadata, path::Path, remedy, rules::Compiler,
+    structural::Node, validation,
 };
 
 /// As many problems of one object as anybody reads.
@@ -93,8 +94,8 @@ pub struct Checked {
 }
 
 /// Checks one object as `kubectl apply`, the API server and the admission webhook
-/// would: unknown fields, the CRD's schema and defaults, its CEL rules, and what
-/// CEL cannot say. Later steps run only on what passed the earlier ones.
+/// would: unknown fields, the CRD's schema and defaults, its CEL rules, and, with
+/// garde, what CEL cannot say. Later steps run only on what passed the earlier ones.
 pub fn check(value: &Value) -> Result<Checked, Vec<Problem>> {
     let Value::Object(object) = value else {
         let reason = "is no object";
@@ -120,12 +121,11 @@ pub fn check(value: &Value) -> Result<Checked, Vec<Problem>> {
         return Err(shortened(problems));
     }
     let resource = schema.parse(object).map_err(|problem| vec![problem])?;
-    semantics::check(&resource, &mut problems, &mut warnings);
-    if problems.is_empty() {
-        Ok(Checked { resource, warnings })
-    } else {
-        Err(shortened(problems))
+    if let Err(report) = resource.validate() {
+        return Err(shortened(validation::problems(report)));
     }
+    host_bits::check(&resource, &mut warnings);
+    Ok(Checked { resource, warnings })
 }
 
 /// A kind's schema, compiled once.

@@ -1,12 +1,15 @@
 //! Named lists of address ranges.
 
+use garde::Validate;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::{cidr, schema::crd_object};
 
 /// A list of address ranges for policies to name, or to select by this object's labels.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(
+    CustomResource, KubeSchema, Validate, Serialize, Deserialize, Clone, Debug, Default, PartialEq,
+)]
 #[kube(
     group = "headgate.dev",
     version = "v1alpha1",
@@ -30,5 +33,6 @@ pub struct CidrGroupSpec {
     /// with /32 or /128.
     #[schemars(length(min = 1, max = 5000), extend("items" = cidr::schema()))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[garde(skip)]
     pub cidrs: Vec<String>,
 }

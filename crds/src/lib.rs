@@ -3,18 +3,20 @@
 //! The types are what users write; nothing here is compiled or resolved.
 //! [`check`] is the one validation for a file, an admission webhook and an
 //! agent: it runs the CRD's own schema, defaults and CEL rules without an API
-//! server, then what CEL cannot say. [`files`] renders the CRDs themselves.
+//! server, then, with garde, what CEL cannot say. [`files`] renders the CRDs themselves.
 
 mod check;
 mod cidr;
 mod crd;
+mod families;
+mod host_bits;
 mod metadata;
 mod path;
 mod remedy;
 mod rules;
 mod schema;
-mod semantics;
 mod structural;
+mod validation;
 
 // KubeSchema copies each public struct into a function, where nothing reaches it.
 #[allow(unreachable_pub)]

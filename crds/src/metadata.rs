@@ -88,7 +88,7 @@ fn name(path: &Path<'_>, name: Option<&Value>, problems: &mut Vec<Problem>) {
 fn labels(path: &Path<'_>, labels: Option<&Value>, problems: &mut Vec<Problem>) {
     for (key, value) in strings(path, labels, problems) {
         let path = path.key(key);
-        if key.len() > LONGEST_KEY || !is_label_key(key) {
+        if !is_label_key(key) {
             problems.push(remedy::mismatch(&path, key, LABEL_KEY));
         }
         if value.len() > LONGEST_VALUE {
@@ -133,7 +133,7 @@ fn strings<'a>(
 /// Whether `key` may be a label's key.
 pub(crate) fn is_label_key(key: &str) -> bool {
     static PATTERN: OnceLock<Regex> = OnceLock::new();
-    matches(&PATTERN, LABEL_KEY, key)
+    key.len() <= LONGEST_KEY && matches(&PATTERN, LABEL_KEY, key)
 }
 
 fn is_label_value(value: &str) -> bool {

@@ -1,10 +1,11 @@
 //! What a rule may ask of the transport header.
 
+use garde::{Path, Report, Validate};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::crd_object;
+use crate::{schema::crd_object, validation::refusal};
 
 /// One protocol with its qualifiers. Exactly one of tcp, udp, sctp, icmp, icmpv6 and
 /// number is given. A later fragment matches by protocol only, for it has no ports.
@@ -42,7 +43,7 @@ pub enum Protocol {
 }
 
 /// Qualifiers of TCP. All that are given must hold.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Validate, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = crd_object)]
 pub struct TcpMatch {
@@ -50,22 +51,26 @@ pub struct TcpMatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[garde(skip)]
     pub ports: Option<Vec<PortRange>>,
 
     /// Source ports, any of them. Absent means every port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[garde(skip)]
     pub source_ports: Option<Vec<PortRange>>,
 
     /// Flags that the segment must or must not carry. Absent means any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
     pub flags: Option<TcpFlags>,
 
     /// true matches segments with ACK or RST set, false those with neither, absent both.
     /// This is stateless: it reads the segment's own flags and tracks no connection, so a
     /// sender can forge it. It tells replies from new connections, not friend from foe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(custom(agrees_with(self.flags.as_ref())))]
     pub established: Option<bool>,
 }
 
@@ -134,6 +139,39 @@ pub struct PortRange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65535))]
     pub end_port: Option<u16>,
+}
+
+// By hand, for garde's derive names no variants.
+impl Validate for Protocol {
+    type Context = ();
+
+    fn validate_into(&self, ctx: &(), parent: &mut dyn FnMut() -> Path, report: &mut Report) {
+        if let Self::Tcp(tcp) = self {
+            tcp.validate_into(ctx, &mut || parent().join("tcp"), report);
+        }
+    }
+}
+
+/// A validator of `established`: that a segment can meet both it and these flags.
+fn agrees_with(flags: Option<&TcpFlags>) -> impl FnOnce(&Option<bool>, &()) -> garde::Result {
+    move |established, ()| {
+        let (Some(established), Some(flags)) = (*established, flags) else {
+            return Ok(());
+        };
+        let acknowledges = |flag: &TcpFlag| matches!(flag, TcpFlag::Ack | TcpFlag::Rst);
+        let contradicted = if established {
+            flags.unset.contains(&TcpFlag::Ack) && flags.unset.contains(&TcpFlag::Rst)
+        } else {
+            flags.set.iter().any(acknowledges)
+        };
+        if !contradicted {
+            return Ok(());
+        }
+        Err(refusal(
+            "contradicts flags, so nothing matches: established means that Ack or Rst is set",
+            "remove established, or these flags",
+        ))
+    }
 }
 
 impl PortRange {

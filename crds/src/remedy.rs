@@ -151,6 +151,12 @@ pub(crate) fn no_choice(path: &Path<'_>, text: &str, choices: &[String]) -> Prob
 }
 
 pub(crate) fn mismatch(path: &Path<'_>, text: &str, pattern: &str) -> Problem {
+    let (reason, remedy) = mismatch_words(text, pattern);
+    problem(path, reason, remedy)
+}
+
+/// Reason and remedy of a mismatch, for whoever has no path of ours.
+pub(crate) fn mismatch_words(text: &str, pattern: &str) -> (String, &'static str) {
     let (what, remedy) = match pattern {
         INTERFACE => (
             "an interface name or pattern",
@@ -174,7 +180,7 @@ pub(crate) fn mismatch(path: &Path<'_>, text: &str, pattern: &str) -> Problem {
         ),
         other => (other, "write what the field's description says"),
     };
-    problem(path, format!("\"{}\" is not {what}", shown(text)), remedy)
+    (format!("\"{}\" is not {what}", shown(text)), remedy)
 }
 
 pub(crate) fn no_cidr(path: &Path<'_>, text: &str, error: &CidrError) -> Problem {

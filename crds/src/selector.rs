@@ -2,11 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use garde::{Path, Report, Validate};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::crd_object;
+use crate::{
+    metadata::is_label_key, remedy, schema::crd_object, structural::LABEL_KEY, validation::refusal,
+};
+
+/// The field of the labels, as users spell it; no Rust name holds this text.
+pub(crate) const MATCH_LABELS: &str = "matchLabels";
 
 /// Selects objects by their labels. All of matchLabels and matchExpressions must
 /// hold. An empty selector selects everything.
@@ -84,6 +90,20 @@ impl LabelSelector {
                 .match_expressions
                 .iter()
                 .all(|requirement| requirement.matches(labels))
+    }
+}
+
+// By hand, for garde's derive looks at a map's values, not at its keys.
+impl Validate for LabelSelector {
+    type Context = ();
+
+    fn validate_into(&self, (): &(), parent: &mut dyn FnMut() -> Path, report: &mut Report) {
+        for key in self.match_labels.keys().filter(|key| !is_label_key(key)) {
+            // One step with the field, for garde would set the key off with a dot.
+            let label = format!("{MATCH_LABELS}[{}]", remedy::shown(key));
+            let (reason, remedy) = remedy::mismatch_words(key, LABEL_KEY);
+            report.append(parent().join(label), refusal(reason, remedy));
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Packet filters.
 
+use garde::Validate;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use crate::{endpoint::Endpoint, protocol::Protocol, schema::crd_object, selector
 pub const DEFAULT_ROUTE: &str = "defaultRoute";
 
 /// What an XdpPolicy says.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(CustomResource, KubeSchema, Validate, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "headgate.dev",
     version = "v1alpha1",
@@ -49,6 +50,7 @@ pub const DEFAULT_ROUTE: &str = "defaultRoute";
 pub struct XdpPolicySpec {
     /// Nodes that enforce the policy, by their labels. Absent or empty means every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(dive)]
     pub node_selector: Option<LabelSelector>,
 
     /// Interfaces to filter on: names, patterns with * and ?, or the word defaultRoute, which
@@ -63,23 +65,27 @@ pub struct XdpPolicySpec {
     #[x_kube(validation = Rule::new(crate::rules::UNIQUE_ITEMS).message(
         "an interface is listed twice; remove one of the two"
     ))]
+    #[garde(skip)]
     pub interfaces: Vec<String>,
 
     /// How the program is attached. Native runs in the driver, Generic after it, at a
     /// higher cost. Auto takes Native where the driver can, else Generic. Under Native, an
     /// interface that cannot do it is reported and not filtered.
     #[serde(default)]
+    #[garde(skip)]
     pub attach_mode: AttachMode,
 
     /// Place among the policies of an interface: the lower number is read first, equal ones
     /// by name.
     #[serde(default = "default_priority")]
     #[schemars(range(min = 0, max = 1000))]
+    #[garde(skip)]
     pub priority: u16,
 
     /// What happens to a packet that no rule of any policy of the interface matches: Allow or
     /// Drop. Where the policies of an interface differ, Drop wins.
     #[serde(default)]
+    #[garde(skip)]
     pub default_action: Action,
 
     /// The rules; the first that matches decides. Absent means that the policy only sets its
@@ -90,6 +96,7 @@ pub struct XdpPolicySpec {
     #[x_kube(validation = Rule::new(crate::rules::UNIQUE_NAMES).message(
         "two rules have one name; give every rule a name of its own"
     ))]
+    #[garde(dive)]
     pub rules: Vec<PolicyRule>,
 }
 
