@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use headgate_compile::{
     finding::{Finding, FindingReason, Severity},
     memory::Memory,
-    snapshot::{Content, ResourceName, Snapshot, Submitted, UnreadableFile},
+    snapshot::{Content, ResourceName, Snapshot, Submitted, Unreadable},
 };
 use headgate_datapath::state::Digest;
 use headgate_source::{Document, Listing, Reading, Warning};
@@ -41,8 +41,8 @@ impl Resources {
 }
 
 fn of_listing(listing: &Listing<Content>) -> Snapshot {
-    let unreadable = listing.unreadable.iter().map(|file| UnreadableFile {
-        file: file.file.clone(),
+    let unreadable = listing.unreadable.iter().map(|file| Unreadable {
+        list: file.file.clone(),
         line: file.line,
         reason: file.reason.clone(),
     });
@@ -58,8 +58,9 @@ fn submitted(document: &Document<Content>) -> Submitted {
         name: ResourceName::new(document.kind, &document.name),
         uid: document.uid.clone(),
         written: Digest::from_bytes(document.written),
-        file: document.origin.file.clone(),
-        line: document.origin.line,
+        generation: None,
+        list: document.origin.file.clone(),
+        line: Some(document.origin.line),
         content: document.content.clone(),
         warnings: document.warnings.clone(),
     }
@@ -76,11 +77,11 @@ fn left_aside(warning: &Warning) -> Finding {
     }
 }
 
-/// As if every file that a resource in effect was read from were unreadable.
+/// As if every file or list that a resource in effect was read from were unreadable.
 fn everything_stays(memory: &Memory, reason: &str) -> Snapshot {
-    let files: BTreeSet<&String> = memory.last_good.values().map(|good| &good.file).collect();
-    let unreadable = files.into_iter().map(|file| UnreadableFile {
-        file: file.clone(),
+    let lists: BTreeSet<&String> = memory.last_good.values().map(|good| &good.list).collect();
+    let unreadable = lists.into_iter().map(|list| Unreadable {
+        list: list.clone(),
         line: None,
         reason: reason.to_owned(),
     });

@@ -98,8 +98,9 @@ fn submitted(name: ResourceName, content: Content) -> Submitted {
         uid: name.to_string(),
         written: Digest::of(name.to_string().as_bytes()),
         name,
-        file: "policies.yaml".to_owned(),
-        line: 1,
+        generation: None,
+        list: "policies.yaml".to_owned(),
+        line: Some(1),
         content: Ok(content),
         warnings: Vec::new(),
     }

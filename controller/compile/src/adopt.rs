@@ -17,8 +17,8 @@ pub struct Version {
     pub name: ResourceName,
     /// Number of the content.
     pub generation: u64,
-    /// File it was read from.
-    pub file: String,
+    /// The file or list that it was read from.
+    pub list: String,
     /// `file:line`, as far as known.
     pub place: String,
     /// The content.
@@ -37,10 +37,14 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Whether the present content is another than the one in effect.
+    /// Whether the present content is another than the one in effect. An API counts no generation
+    /// for a change of labels, which select groups.
     pub fn is_changed(&self) -> bool {
-        let number = |version: &Option<Version>| version.as_ref().map(|v| v.generation);
-        self.present.is_some() && number(&self.present) != number(&self.last_good)
+        let said = |version: &Option<Version>| {
+            let version = version.as_ref()?;
+            Some((version.generation, version.content.clone()))
+        };
+        self.present.is_some() && said(&self.present) != said(&self.last_good)
     }
 }
 
@@ -75,19 +79,19 @@ impl Adopted {
     fn add(&mut self, submitted: &Submitted, memory: &Memory) {
         let uid = &submitted.uid;
         let generation = next_generation(memory.generations.get(uid), submitted);
-        let place = format!("{}:{}", submitted.file, submitted.line);
+        let place = place(&submitted.list, submitted.line);
         // Wherever it was good: this is the file that it was last read from.
         let last_good = memory
             .last_good
             .get(uid)
-            .map(|good| version_of(good, &submitted.file, &place));
+            .map(|good| version_of(good, &submitted.list, &place));
         self.generations.insert(uid.clone(), generation);
         self.warn(submitted);
         let present = match &submitted.content {
             Ok(content) => Some(Version {
                 name: submitted.name.clone(),
                 generation: generation.number,
-                file: submitted.file.clone(),
+                list: submitted.list.clone(),
                 place,
                 content: content.clone(),
             }),
@@ -150,20 +154,17 @@ impl Adopted {
     /// Resources last read from a file that cannot be read now stay.
     fn keep_unreadable(&mut self, snapshot: &Snapshot, memory: &Memory) {
         for unreadable in &snapshot.unreadable {
-            let place = match unreadable.line {
-                Some(line) => format!("{}:{line}", unreadable.file),
-                None => unreadable.file.clone(),
-            };
+            let place = place(&unreadable.list, unreadable.line);
             let mut kept = BTreeSet::new();
             for (uid, good) in &memory.last_good {
-                if good.file == unreadable.file && !self.candidates.contains_key(uid) {
+                if good.list == unreadable.list && !self.candidates.contains_key(uid) {
                     kept.insert(good.name.to_string());
                     let known = memory.generations.get(uid);
                     self.generations.extend(known.map(|g| (uid.clone(), *g)));
                     let candidate = Candidate {
                         generation: known.map_or(good.generation, |known| known.number),
                         present: None,
-                        last_good: Some(version_of(good, &good.file, &place)),
+                        last_good: Some(version_of(good, &good.list, &place)),
                     };
                     self.candidates.insert(uid.clone(), candidate);
                 }
@@ -199,9 +200,12 @@ pub fn outcome(last_good: Option<&Version>, memory: &Memory) -> String {
     }
 }
 
-/// Without an API, the generation is a kept counter: one up per change of content.
+/// The API's generation, or without one a kept counter: one up per change of content.
 fn next_generation(known: Option<&Generation>, submitted: &Submitted) -> Generation {
     let written = submitted.written;
+    if let Some(number) = submitted.generation {
+        return Generation { number, written };
+    }
     match known {
         Some(known) if known.written == written => *known,
         Some(known) => Generation {
@@ -212,11 +216,11 @@ fn next_generation(known: Option<&Generation>, submitted: &Submitted) -> Generat
     }
 }
 
-fn version_of(good: &LastGood, file: &str, place: &str) -> Version {
+fn version_of(good: &LastGood, list: &str, place: &str) -> Version {
     Version {
         name: good.name.clone(),
         generation: good.generation,
-        file: file.to_owned(),
+        list: list.to_owned(),
         place: place.to_owned(),
         content: good.content.clone(),
     }
@@ -230,8 +234,14 @@ fn message_of(problem: &Problem) -> String {
     }
 }
 
+fn place(list: &str, line: Option<u32>) -> String {
+    match line {
+        Some(line) => format!("{list}:{line}"),
+        None => list.to_owned(),
+    }
+}
+
 /// The field's own line where the source knows it, else the resource's.
 fn place_of(submitted: &Submitted, problem: &Problem) -> String {
-    let line = problem.line.unwrap_or(submitted.line);
-    format!("{}:{line}", submitted.file)
+    place(&submitted.list, problem.line.or(submitted.line))
 }

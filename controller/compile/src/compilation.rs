@@ -183,7 +183,7 @@ impl Compiler<'_> {
         let good = |version: &Version| LastGood {
             name: version.name.clone(),
             generation: version.generation,
-            file: version.file.clone(),
+            list: version.list.clone(),
             content: version.content.clone(),
         };
         let mut kept: BTreeMap<Uid, LastGood> = versions

@@ -28,8 +28,8 @@ pub struct LastGood {
     pub name: ResourceName,
     /// Number of that content.
     pub generation: u64,
-    /// File it was read from.
-    pub file: String,
+    /// The file or list that it was read from.
+    pub list: String,
     /// The content.
     pub content: Content,
 }

@@ -84,21 +84,23 @@ pub struct Submitted {
     pub uid: Uid,
     /// Digest of what was written, good or bad: another digest is another generation.
     pub written: Digest,
-    /// File it was read from, relative to the source.
-    pub file: String,
-    /// Line of its first word in there.
-    pub line: u32,
+    /// Its generation, where an API counts them.
+    pub generation: Option<u64>,
+    /// The file that it was read from, relative to the source, or the API's list.
+    pub list: String,
+    /// Line of its first word in there, in a file.
+    pub line: Option<u32>,
     /// What it says, or what is wrong with it.
     pub content: Result<Content, Vec<Problem>>,
     /// What is accepted but hardly meant.
     pub warnings: Vec<Problem>,
 }
 
-/// A file whose resources could not be told: all that were last read from it stay.
+/// A file or list whose resources could not be told: all that were last read from it stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnreadableFile {
-    /// The file, relative to the source.
-    pub file: String,
+pub struct Unreadable {
+    /// The file, relative to the source, or the API's list.
+    pub list: String,
     /// Where in it.
     pub line: Option<u32>,
     /// Why.
@@ -110,6 +112,6 @@ pub struct UnreadableFile {
 pub struct Snapshot {
     /// Resources.
     pub submitted: Vec<Submitted>,
-    /// Files that could not be read as resources.
-    pub unreadable: Vec<UnreadableFile>,
+    /// Files and lists that could not be read as resources.
+    pub unreadable: Vec<Unreadable>,
 }

@@ -137,7 +137,7 @@ fn a_bad_resource_stays_when_the_file_it_moved_to_cannot_be_read() {
     agent.apply([&drop_from("web", &["10.0.0.0/8"])]);
     let mut moved = snapshot([]);
     let mut bad = refused(&drop_from("web", &[]));
-    bad.file = "moved.yaml".to_owned();
+    bad.list = "moved.yaml".to_owned();
     moved.submitted.push(bad);
     assert!(agent.run(&moved).drops("10.0.0.1"));
 

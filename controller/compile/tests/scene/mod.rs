@@ -16,7 +16,7 @@ use headgate_compile::{
     addresses::AddressSet,
     memory::Seconds,
     node::{Interface, InterfaceKind, NodeFacts},
-    snapshot::{self, Content, ResourceName, Snapshot, Submitted, UnreadableFile},
+    snapshot::{self, Content, ResourceName, Snapshot, Submitted, Unreadable},
 };
 use headgate_crds::{Kind, check};
 use headgate_datapath::state::{Digest, Ifindex};
@@ -123,8 +123,9 @@ pub fn submitted(object: &Value, file: &str, line: u32) -> Submitted {
         uid: Digest::of(name.to_string().as_bytes()).to_string(),
         name,
         written: Digest::of(text.as_bytes()),
-        file: file.to_owned(),
-        line,
+        generation: None,
+        list: file.to_owned(),
+        line: Some(line),
         content,
         warnings,
     }
@@ -140,9 +141,9 @@ pub fn refused(object: &Value) -> Submitted {
 }
 
 /// A file that does not parse.
-pub fn unreadable(file: &str) -> UnreadableFile {
-    UnreadableFile {
-        file: file.to_owned(),
+pub fn unreadable(file: &str) -> Unreadable {
+    Unreadable {
+        list: file.to_owned(),
         line: Some(3),
         reason: "a tab where none may be".to_owned(),
     }
@@ -167,8 +168,9 @@ pub fn snapshot_of_model(policies: &[Policy], groups: &[Group]) -> Snapshot {
         uid: Digest::of(name.to_string().as_bytes()).to_string(),
         written: Digest::of(format!("{content:?}").as_bytes()),
         name,
-        file: "policies.yaml".to_owned(),
-        line: 1,
+        generation: None,
+        list: "policies.yaml".to_owned(),
+        line: Some(1),
         content: Ok(content),
         warnings: Vec::new(),
     });

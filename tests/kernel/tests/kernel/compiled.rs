@@ -152,8 +152,9 @@ fn submitted(object: &Value) -> Submitted {
         uid: name.to_string(),
         written: Digest::of(object.to_string().as_bytes()),
         name,
-        file: "objects".to_owned(),
-        line: 1,
+        generation: None,
+        list: "objects".to_owned(),
+        line: Some(1),
         content: Ok(Content::from(checked.resource)),
         warnings: Vec::new(),
     }

@@ -210,7 +210,7 @@ mod tests {
         LastGood {
             name: ResourceName::new(Kind::XdpPolicy, "web"),
             generation: 1,
-            file: "web.yaml".into(),
+            list: "web.yaml".into(),
             content: Content::Policy(Arc::new(spec)),
         }
     }
@@ -220,7 +220,7 @@ mod tests {
         LastGood {
             name: ResourceName::new(Kind::CidrGroup, "list"),
             generation: 1,
-            file: "list.yaml".into(),
+            list: "list.yaml".into(),
             content: Content::Group(Arc::new(Group {
                 labels: BTreeMap::new(),
                 addresses: AddressSet::from_networks(networks),
