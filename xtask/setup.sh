@@ -5,18 +5,25 @@
 #   xtask/setup.sh [build]   what `make build`, `demo`, `test` and `bench` need
 #   xtask/setup.sh check     that and cargo-deny, for `make check`
 #   xtask/setup.sh path      print the PATH that puts the chosen tools first
+#   xtask/setup.sh control-plane
+#       build a Kubernetes control plane for tests and print its folder; where this machine
+#       lacks what that needs, print the reason and exit with 3
 #
-# HEADGATE_CACHE  folder of the pinned tools (default: ${XDG_CACHE_HOME:-~/.cache}/headgate)
-# BPF_LINKER      a bpf-linker to use instead of the pinned one
+# HEADGATE_CACHE      folder of the pinned tools (default: ${XDG_CACHE_HOME:-~/.cache}/headgate)
+# BPF_LINKER          a bpf-linker to use instead of the pinned one
+# KUBEBUILDER_ASSETS  folder of etcd, kube-apiserver and kubectl to use instead of building them
 set -euo pipefail
 
 readonly BPF_LINKER_VERSION=0.13.0 LLVM_MAJOR=22 CARGO_DENY_VERSION=0.20.2
 readonly RUST_MINOR=95 # rust-version of the workspace: 1.95
+readonly GO_MINOR=26   # what Kubernetes' modules ask for: 1.26
 
 readonly CACHE=${HEADGATE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/headgate}
 readonly PINNED_LINKER=$CACHE/bpf-linker-$BPF_LINKER_VERSION-llvm$LLVM_MAJOR
 readonly PINNED_DENY=$CACHE/cargo-deny-$CARGO_DENY_VERSION
 readonly CARGO_BIN=${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
+SOURCE=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")/tests/e2e/control-plane
+readonly SOURCE
 
 # Package and why; what these depend on (rustc-web, gcc, libc6-dev, binutils) comes with them.
 readonly PACKAGES=(
@@ -148,6 +155,90 @@ install_cargo_deny() {
     cargo_install "$PINNED_DENY" cargo-deny "$CARGO_DENY_VERSION" --no-default-features
 }
 
+# Ends where only the tests on a control plane have to do without: they say why.
+lacking() {
+    printf '%s\n' "$1"
+    exit 3
+}
+
+# The first Go that is new enough: on PATH /usr/bin stands first for cargo's sake, with Debian's.
+find_go() {
+    local go version
+    while read -r go; do
+        # Never one that Go would download by itself.
+        version=$(GOTOOLCHAIN=local "$go" env GOVERSION 2>/dev/null) || continue
+        [[ $version =~ ^go1\.([0-9]+) ]] && ((BASH_REMATCH[1] >= GO_MINOR)) && echo "$go" && return
+    done < <(type -ap go || true; echo /usr/local/go/bin/go)
+    return 1
+}
+
+# Runs a Go command on the source of the control plane, whatever else Go is set up for here.
+go_on_source() {
+    local go=$1 command=$2
+    shift 2
+    env -C "$SOURCE" -u GOOS -u GOARCH GOTOOLCHAIN=local GOWORK=off CGO_ENABLED=0 \
+        "$go" "$command" -mod=readonly -tags grpcnotrace "$@"
+}
+
+version_of() { sed -n "s|^\t$1 v||p" "$SOURCE/go.mod"; }
+
+compile_control_plane() {
+    local kubernetes minor program flags="-s -w" package=k8s.io/component-base/version
+    kubernetes=$(version_of k8s.io/kubernetes) minor=${kubernetes#*.}
+    # A release is told its version when it is built; the API server's behaviour hangs on it.
+    flags+=" -X $package.gitVersion=v$kubernetes -X $package.gitTreeState=clean"
+    flags+=" -X $package.gitMajor=${kubernetes%%.*} -X $package.gitMinor=${minor%%.*}"
+    go_on_source "$1" build -trimpath -buildvcs=false -ldflags "$flags" -o "$2/control-plane" . >&2 || return
+    for program in etcd kube-apiserver kube-controller-manager kubectl; do
+        ln -s control-plane "$2/$program"
+    done
+}
+
+# Fetches the modules that the control plane is made of; a network that is not there is no fault.
+fetch_modules() {
+    local errors
+    if errors=$(go_on_source "$1" list -deps . 2>&1 >/dev/null); then
+        return
+    fi
+    printf '%s\n' "$errors" >&2
+    if grep -Eq 'dial tcp|proxyconnect|no such host|[Tt]imeout|disabled by GOPROXY=off' <<<"$errors"; then
+        lacking "Kubernetes' Go modules cannot be downloaded: is the proxy that \`go env GOPROXY\` names reachable?"
+    fi
+    fail "the modules of $SOURCE/go.mod do not load (the reason is above)"
+}
+
+install_control_plane() {
+    local folder=$1 go work
+    [[ -x $folder/kubectl ]] && return
+    go=$(find_go) || lacking "there is no Go 1.$GO_MINOR or later to build Kubernetes with, and KUBEBUILDER_ASSETS is not set"
+    lock
+    [[ -x $folder/kubectl ]] && return
+    say "building etcd $(version_of go.etcd.io/etcd/server/v3) and Kubernetes $(version_of k8s.io/kubernetes) for tests" \
+        "(6 to 8 minutes on 2 cores, once), into $CACHE"
+    work=$(mktemp -d "$CACHE/.build-control-plane.XXXXXX")
+    # shellcheck disable=SC2064
+    trap "rm -rf '$work'" EXIT
+    fetch_modules "$go"
+    compile_control_plane "$go" "$work" || fail "the control plane did not build (the reason is above)"
+    chmod 755 "$work"
+    mv -T "$work" "$folder"
+    trap - EXIT
+    say "built in $SECONDS s"
+}
+
+# Named by all that it is built from: another version, or another way to build, is another folder.
+control_plane() {
+    if [[ -n ${KUBEBUILDER_ASSETS:-} ]]; then
+        echo "$KUBEBUILDER_ASSETS"
+        return
+    fi
+    local digest folder
+    digest=$({ cat "$SOURCE"/{go.mod,go.sum,main.go} && declare -f compile_control_plane go_on_source; } | sha256sum)
+    folder=$CACHE/control-plane-$(version_of k8s.io/kubernetes)-${digest:0:12}
+    install_control_plane "$folder"
+    echo "$folder"
+}
+
 rustup_remedy() {
     cat <<REMEDY
 with rustup 1.$RUST_MINOR or later:
@@ -207,6 +298,7 @@ set_up() {
 
 case ${1:-build} in
 path) print_path ;;
+control-plane) control_plane ;;
 build | check) set_up "${1:-build}" ;;
-*) fail "unknown part '$1': build, check or path" ;;
+*) fail "unknown part '$1': build, check, path or control-plane" ;;
 esac

@@ -3,11 +3,11 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::{CidrGroup, XdpPolicy};
+use crate::{CidrGroup, NodeDatapath, XdpPolicy};
 
 /// The definition of every resource, in a fixed order.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![CidrGroup::crd(), XdpPolicy::crd()]
+    vec![CidrGroup::crd(), NodeDatapath::crd(), XdpPolicy::crd()]
 }
 
 /// One definition as YAML, the same bytes for the same types.

@@ -23,6 +23,7 @@ mod validation;
 mod cidr_group;
 #[allow(unreachable_pub)]
 mod endpoint;
+mod node_datapath;
 #[allow(unreachable_pub)]
 mod protocol;
 #[allow(unreachable_pub)]
@@ -37,6 +38,10 @@ pub use cidr_group::{CidrGroup, CidrGroupSpec};
 pub use crd::{all, files, to_yaml};
 pub use endpoint::{CidrGroupReference, Endpoint};
 pub use ipnet::IpNet;
+pub use node_datapath::{
+    InterfaceDatapath, NodeDatapath, NodeDatapathStatus, NodeFacts, ResourceException,
+    TablesDatapath,
+};
 pub use protocol::{
     IcmpMatch, PortRange, Protocol, SctpMatch, TcpFlag, TcpFlags, TcpMatch, UdpMatch,
 };

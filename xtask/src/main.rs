@@ -2,6 +2,7 @@
 
 mod arrows;
 mod cargo;
+mod control_plane;
 mod programs;
 mod summary;
 mod tests;

@@ -7,6 +7,8 @@ use std::{
 
 use headgate_datapath::state::FailsafePeer;
 
+pub use crate::source::SourceConfig;
+
 /// Settings of one agent.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -16,14 +18,16 @@ pub struct Config {
     pub bpffs: PathBuf,
     /// Where all instances keep their state.
     pub state: PathBuf,
-    /// Directory of resources.
-    pub source: PathBuf,
+    /// Where resources are read.
+    pub source: SourceConfig,
     /// Name of the node.
     pub node_name: String,
-    /// Labels of the node.
+    /// Labels of the node, where no API tells them.
     pub node_labels: BTreeMap<String, String>,
-    /// Peers that are never dropped.
+    /// Peers that are never dropped, besides those that an API tells.
     pub failsafe: BTreeSet<FailsafePeer>,
+    /// Namespace of the agents' Leases.
+    pub namespace: String,
 }
 
 /// Folder of an instance's state.

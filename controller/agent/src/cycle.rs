@@ -1,9 +1,12 @@
 //! One turn of the loop: compile, diff, apply, confirm, report.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use headgate_compile::{
-    Compilation, compile,
+    Compilation, compile, inputs,
     memory::{Memory, Seconds},
     node::NodeFacts,
 };
@@ -26,6 +29,7 @@ pub struct Inputs<'a> {
     pub resources: &'a Resources,
     pub facts: &'a NodeFacts,
     pub source: &'a str,
+    pub api_servers: &'a BTreeSet<SocketAddr>,
     pub now: Seconds,
 }
 
@@ -38,6 +42,8 @@ pub struct Node<K> {
     object: Digest,
     /// Why ports are not in native mode, as their drivers said when they were attached.
     refusals: BTreeMap<PortIndex, String>,
+    /// Digest of the inputs of the revision that was last found live.
+    inputs: Option<Digest>,
     /// Packets that had passed unjudged when the kernel was last read.
     unjudged: BTreeMap<PortIndex, u64>,
 }
@@ -50,6 +56,7 @@ impl<K: Kernel> Node<K> {
             memory,
             object,
             refusals: BTreeMap::new(),
+            inputs: None,
             unjudged: BTreeMap::new(),
         }
     }
@@ -60,6 +67,7 @@ impl<K: Kernel> Node<K> {
 
     /// Takes over what a former agent said of native mode.
     pub fn recall(&mut self, former: &Report) {
+        self.inputs = former.inputs;
         for (port, report) in &former.ports {
             if let Some(refusal) = &report.native_refusal {
                 self.refusals.insert(*port, refusal.clone());
@@ -89,6 +97,7 @@ impl<K: Kernel> Node<K> {
                 (None, BTreeMap::new())
             }
         };
+        self.confirm_inputs(inputs, compilation.state.as_ref(), observed.as_ref());
         let report = self.report(inputs, &compilation, observed.as_ref(), &reasons, failures);
         if let Some(observed) = observed {
             self.unjudged = observed.unjudged;
@@ -129,6 +138,21 @@ impl<K: Kernel> Node<K> {
         tracing::debug!(steps = outcomes.len(), took = ?started.elapsed(), "carried out");
         let reasons = self.note(&outcomes, failures);
         Ok((Some(self.kernel.observe()?), reasons))
+    }
+
+    /// Only what was read back counts as compiled in: until then the former inputs are in force.
+    fn confirm_inputs(
+        &mut self,
+        inputs: &Inputs<'_>,
+        wanted: Option<&DatapathState>,
+        observed: Option<&Observed>,
+    ) {
+        let live = observed.map(Observed::revision);
+        if wanted.is_some() && live == wanted.map(DatapathState::revision) {
+            let resources = inputs.resources;
+            let digest = inputs::inputs_digest(&resources.snapshot, &inputs.facts.labels);
+            self.inputs = digest.or(self.inputs);
+        }
     }
 
     fn tell_what_is_lost(&self, observed: &Observed, wanted: &DatapathState) {
@@ -213,6 +237,8 @@ impl<K: Kernel> Node<K> {
             source_unavailable: inputs.resources.unavailable.clone(),
             wanted_revision: wanted.map(DatapathState::revision),
             live_revision: observed.map(Observed::revision),
+            inputs: self.inputs,
+            api_servers: inputs.api_servers.clone(),
             ports: ports.unwrap_or_default(),
             policies: compilation.policies.clone(),
             tables: compilation.tables.clone(),
@@ -337,6 +363,7 @@ spec: {interfaces: [eth0], defaultAction: Drop}
                 resources: &Resources::new(&reading, node.memory()),
                 facts: &facts(),
                 source: "policies",
+                api_servers: &BTreeSet::new(),
                 now: Seconds(1),
             };
             let (report, _) = node.turn(&inputs);

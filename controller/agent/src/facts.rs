@@ -1,25 +1,72 @@
 //! What compile needs to know of this node.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    num::NonZeroU16,
+};
+
 use headgate_compile::node::{Interface, InterfaceKind, NodeFacts};
-use headgate_datapath::kernel::KernelError;
-use headgate_kernel::interfaces::{self, InterfaceFacts};
+use headgate_datapath::{
+    failsafe::{FailsafePeer, Passage, PortRange, Prefix},
+    kernel::KernelError,
+};
+use headgate_kernel::{
+    interfaces::{self, InterfaceFacts},
+    local_ports,
+};
 
-use crate::config::Config;
+/// Where kubelet listens.
+const KUBELET: NonZeroU16 = NonZeroU16::new(10250).expect("not 0");
 
-/// Reads the facts of the running node.
+/// Reads the facts of the running node, whose name, labels and failsafe peers are known otherwise.
 ///
 /// # Errors
 /// The interfaces cannot be read.
-pub fn read(config: &Config) -> Result<NodeFacts, KernelError> {
+pub fn read(
+    name: &str,
+    labels: &BTreeMap<String, String>,
+    failsafe: &BTreeSet<FailsafePeer>,
+) -> Result<NodeFacts, KernelError> {
     Ok(NodeFacts {
-        name: config.node_name.clone(),
-        labels: config.node_labels.clone(),
+        name: name.to_owned(),
+        labels: labels.clone(),
         interfaces: interfaces::interfaces()?
             .into_iter()
             .map(interface)
             .collect(),
-        failsafe: config.failsafe.clone(),
+        failsafe: failsafe.clone(),
     })
+}
+
+/// What API servers must be able to send to a node: replies to it, and requests to its kubelet.
+///
+/// # Errors
+/// The ports of this node's own connections cannot be read.
+pub fn api_servers_as_peers(
+    servers: &BTreeSet<SocketAddr>,
+) -> Result<BTreeSet<FailsafePeer>, KernelError> {
+    if servers.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let local_ports = local_ports()?;
+    let peers = servers
+        .iter()
+        .flat_map(|server| of_server(*server, local_ports));
+    Ok(peers.collect())
+}
+
+fn of_server(server: SocketAddr, local_ports: PortRange) -> Vec<FailsafePeer> {
+    let prefix = Prefix {
+        address: server.ip(),
+        length: if server.is_ipv4() { 32 } else { 128 },
+    };
+    let replies = NonZeroU16::new(server.port()).map(|port| Passage::Replies { port, local_ports });
+    let requests = Some(Passage::Service { port: KUBELET });
+    let passages = [replies, requests].into_iter().flatten();
+    passages
+        .map(|passage| FailsafePeer { prefix, passage })
+        .collect()
 }
 
 fn interface(facts: InterfaceFacts) -> Interface {

@@ -1,5 +1,6 @@
 //! The per-node loop: read, compile, diff, apply, confirm, report.
 
+mod cluster;
 pub mod config;
 mod cycle;
 pub mod facts;
@@ -7,6 +8,7 @@ pub mod lock;
 pub mod report;
 pub mod resources;
 mod run;
+mod source;
 pub mod store;
 
 pub use run::{AgentError, lost_memory, now, run};

@@ -1,6 +1,9 @@
 //! What the agent says of itself: written by each cycle that changes anything, read by the CLI.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use headgate_compile::{
     compilation::{PolicySummary, TablesSummary},
@@ -53,6 +56,13 @@ pub struct Report {
     pub wanted_revision: Option<Digest>,
     /// The revision that was read back from the kernel.
     pub live_revision: Option<Digest>,
+    /// Digest of the inputs that the live revision was compiled from, where they compare with those
+    /// of other nodes.
+    #[serde(default)]
+    pub inputs: Option<Digest>,
+    /// Where the API servers listen, as far as it is known.
+    #[serde(default)]
+    pub api_servers: BTreeSet<SocketAddr>,
     /// Interfaces by port.
     pub ports: BTreeMap<PortIndex, PortReport>,
     /// Policies.

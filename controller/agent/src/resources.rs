@@ -15,7 +15,7 @@ pub struct Resources {
     /// The resources.
     pub snapshot: Snapshot,
     /// Why the source could not be read, where it could not: then everything that was in effect
-    /// stays.
+    /// stays. Of a source that watches, why what it last heard may be old.
     pub unavailable: Option<String>,
     /// What the source left aside.
     pub left_aside: Vec<Finding>,
@@ -28,7 +28,7 @@ impl Resources {
         match reading {
             Reading::Complete(listing) => Self {
                 snapshot: of_listing(listing),
-                unavailable: None,
+                unavailable: listing.stale.clone(),
                 left_aside: listing.warnings.iter().map(left_aside).collect(),
             },
             Reading::Unavailable { reason } => Self {
@@ -58,9 +58,9 @@ fn submitted(document: &Document<Content>) -> Submitted {
         name: ResourceName::new(document.kind, &document.name),
         uid: document.uid.clone(),
         written: Digest::from_bytes(document.written),
-        generation: None,
-        list: document.origin.file.clone(),
-        line: Some(document.origin.line),
+        generation: document.generation,
+        list: document.origin.list.clone(),
+        line: document.origin.line,
         content: document.content.clone(),
         warnings: document.warnings.clone(),
     }

@@ -1,13 +1,15 @@
 //! The loop itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use headgate_compile::{
     finding::Finding,
     memory::{Memory, Seconds},
+    node::NodeFacts,
     snapshot::Content,
 };
 use headgate_datapath::{
@@ -16,16 +18,18 @@ use headgate_datapath::{
     state::Ifindex,
 };
 use headgate_kernel::{Instance, RunningKernel, interfaces, object_digest};
-use headgate_source::DirectorySource;
+use headgate_source::{Reading, kubernetes::ClientError};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    config::{Config, state_folder},
+    cluster::Cluster,
+    config::{Config, SourceConfig, state_folder},
     cycle::{Inputs, Node},
     facts,
     lock::{InstanceLock, LockError},
     report::{PortStatus, Report},
     resources::Resources,
+    source::Source,
     store::{Store, StoreError},
 };
 
@@ -45,6 +49,9 @@ pub enum AgentError {
     /// The kernel cannot be used at all.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// There is no client of the API.
+    #[error(transparent)]
+    Api(#[from] ClientError),
     /// Signals cannot be received.
     #[error("installing signal handlers: {0}")]
     Signals(std::io::Error),
@@ -68,14 +75,58 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     if let Some(former) = &former {
         node.recall(former);
     }
+    let source = Source::open(&config.source, &config.node_name).await?;
+    let cluster = source
+        .client()
+        .map(|client| Cluster::start(client, &config.node_name, &config.namespace));
+    let known = Known::new(&config, former.as_ref(), &source);
     Agent {
-        source: DirectorySource::new(&config.source, Content::from),
+        source,
+        cluster,
+        known,
         node,
         config,
         said: Said::default(),
     }
     .serve()
     .await
+}
+
+/// What is known of the node and its API: told by the API, kept from the last report while it does
+/// not answer.
+struct Known {
+    /// `None` before anybody told.
+    labels: Option<BTreeMap<String, String>>,
+    api_servers: BTreeSet<SocketAddr>,
+}
+
+impl Known {
+    fn new(config: &Config, former: Option<&Report>, source: &Source) -> Self {
+        let mut api_servers = source.peers();
+        let labels = match config.source {
+            SourceConfig::Directory(_) => Some(config.node_labels.clone()),
+            SourceConfig::Kubernetes { .. } => {
+                let former = former.filter(|former| former.node == config.node_name);
+                api_servers.extend(former.iter().flat_map(|former| &former.api_servers));
+                former.map(|former| former.node_labels.clone())
+            }
+        };
+        Self {
+            labels,
+            api_servers,
+        }
+    }
+
+    fn update(&mut self, source: &Source) {
+        if let Some(node) = source.node() {
+            self.labels = Some(node.labels.clone());
+        }
+        if let Some(servers) = source.api_servers()
+            && !servers.is_empty()
+        {
+            self.api_servers = servers;
+        }
+    }
 }
 
 /// The memory from disk; where it is missing or damaged and the kernel holds a revision, one that
@@ -132,7 +183,9 @@ pub fn now() -> Seconds {
 
 struct Agent {
     config: Config,
-    source: DirectorySource<Content>,
+    source: Source,
+    cluster: Option<Cluster>,
+    known: Known,
     node: Node<RunningKernel>,
     said: Said,
 }
@@ -144,7 +197,7 @@ impl Agent {
         let mut changes = interfaces::watch()?;
         tracing::info!(
             instance = self.config.instance,
-            source = %self.config.source.display(),
+            source = %self.config.source,
             "agent started"
         );
         let mut audit = tokio::time::interval(AUDIT);
@@ -164,26 +217,43 @@ impl Agent {
     }
 
     fn turn(&mut self) {
-        let facts = match facts::read(&self.config) {
-            Ok(facts) => facts,
+        let reading = self.source.read();
+        self.known.update(&self.source);
+        let facts = match self.facts() {
+            Ok(Some(facts)) => facts,
+            Ok(None) => {
+                self.said.wait(&reading);
+                return;
+            }
             Err(error) => {
-                tracing::error!(
-                    "the node's interfaces cannot be read, nothing is changed: {error}"
-                );
+                tracing::error!("the node's facts cannot be read, nothing is changed: {error}");
                 return;
             }
         };
-        let reading = self.source.read();
         let resources = Resources::new(&reading, self.node.memory());
         let (report, new) = self.node.turn(&Inputs {
             resources: &resources,
             facts: &facts,
-            source: &self.config.source.display().to_string(),
+            source: &self.config.source.to_string(),
+            api_servers: &self.known.api_servers,
             now: now(),
         });
+        if let Some(cluster) = &mut self.cluster {
+            cluster.tell(&report, self.source.node(), &resources.snapshot);
+        }
         if new {
             self.said.tell(report);
         }
+    }
+
+    /// `None` while it is not known which policies select this node.
+    fn facts(&self) -> Result<Option<NodeFacts>, KernelError> {
+        let Some(labels) = &self.known.labels else {
+            return Ok(None);
+        };
+        let mut failsafe = self.config.failsafe.clone();
+        failsafe.extend(facts::api_servers_as_peers(&self.known.api_servers)?);
+        facts::read(&self.config.node_name, labels, &failsafe).map(Some)
     }
 }
 
@@ -191,9 +261,20 @@ impl Agent {
 #[derive(Default)]
 struct Said {
     report: Report,
+    awaited: Option<String>,
 }
 
 impl Said {
+    /// Says what is waited for before anything can be compiled.
+    fn wait(&mut self, reading: &Reading<Content>) {
+        if let Reading::Unavailable { reason } = reading
+            && self.awaited.as_ref() != Some(reason)
+        {
+            tracing::warn!("{reason}; what is enforced stays until the node's labels are known");
+            self.awaited = Some(reason.clone());
+        }
+    }
+
     fn tell(&mut self, report: Report) {
         if report.source_unavailable != self.report.source_unavailable {
             match &report.source_unavailable {

@@ -13,6 +13,7 @@ pub mod classifier;
 pub mod compilation;
 mod counters;
 pub mod finding;
+pub mod inputs;
 pub mod memory;
 pub mod node;
 mod ports;
@@ -21,4 +22,4 @@ mod select;
 pub mod snapshot;
 pub mod trie;
 
-pub use compilation::{Compilation, compile};
+pub use compilation::{Compilation, TablesSummary, compile};

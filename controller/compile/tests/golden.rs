@@ -76,10 +76,7 @@ impl Facts {
         let interfaces = self.interfaces.into_iter().map(Card::interface);
         let failsafe = self.failsafe.iter().map(|cidr| {
             let net = parse_cidr(cidr).unwrap();
-            FailsafePeer {
-                address: net.network(),
-                prefix_length: net.prefix_len(),
-            }
+            FailsafePeer::trusted(net.network(), net.prefix_len())
         });
         NodeFacts {
             name: "node-1".to_owned(),

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use headgate_layout::maps;
 
 use crate::{
+    failsafe::{self, FailsafeError},
     observed::{Attached, Observed, Slot},
     plan::{BlockOrigin, Plan, Step},
     state::{Attachment, Capacity, DatapathState, Digest, PortIndex},
@@ -35,6 +36,9 @@ pub enum DiffError {
         /// Their length.
         length: u32,
     },
+    /// More failsafe peers than the kernel's maps hold.
+    #[error(transparent)]
+    Failsafe(#[from] FailsafeError),
 }
 
 /// The plan that turns `observed` into `wanted`; `object` is the digest of the object that programs
@@ -47,6 +51,7 @@ pub fn diff(
     wanted: &DatapathState,
     object: Digest,
 ) -> Result<Plan, DiffError> {
+    failsafe::check(&wanted.failsafe)?;
     let mut planner = Planner::new(observed, wanted, object)?;
     planner.before_the_flip();
     planner.flip();

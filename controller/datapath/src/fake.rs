@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use headgate_layout::failsafe::{CHANGING, MAX_PASSAGES};
+
 use crate::{
+    failsafe::{FailsafePeer, Passage, by_prefix},
     invariants::violations,
     kernel::{Applied, Kernel, KernelError},
     observed::{Attached, Observed},
@@ -86,6 +89,19 @@ impl FakeKernel {
         Ok(())
     }
 
+    fn add_failsafe(&mut self, peers: &BTreeSet<FailsafePeer>) -> Result<(), KernelError> {
+        let all = &self.state.failsafe | peers;
+        let room = (CHANGING * MAX_PASSAGES) as usize;
+        for (prefix, mut passages) in by_prefix(&all) {
+            passages.remove(&Passage::Everything);
+            if passages.len() > room {
+                return Err(Self::refuse(format!("no room for {prefix}")));
+            }
+        }
+        self.state.failsafe = all;
+        Ok(())
+    }
+
     fn stands(&self, digest: Digest, capacity: Capacity) -> bool {
         self.state
             .slots
@@ -159,7 +175,7 @@ impl FakeKernel {
     ) -> Result<Applied, KernelError> {
         match step {
             Step::Prepare => self.state.prepared = true,
-            Step::AddFailsafe(peers) => self.state.failsafe.extend(peers),
+            Step::AddFailsafe(peers) => self.add_failsafe(peers)?,
             Step::RemoveFailsafe(peers) => self.state.failsafe.retain(|p| !peers.contains(p)),
             Step::ResetCounters(_) => {}
             Step::MakeSlots(capacity) => {

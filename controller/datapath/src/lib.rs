@@ -2,6 +2,7 @@
 //! the other. Nothing here touches a kernel.
 
 pub mod diff;
+pub mod failsafe;
 pub mod fake;
 pub mod invariants;
 pub mod kernel;

@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
     str::FromStr,
     sync::Arc,
 };
 
 use headgate_layout::maps;
 use serde::{Deserialize, Serialize};
+
+pub use crate::failsafe::FailsafePeer;
 
 /// Index that stands for an interface in the programs and tables of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -104,6 +105,12 @@ impl Digest {
         Self(bytes)
     }
 
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     /// The first 12 hex digits, as shown to people and used in the kernel's map names.
     #[must_use]
     pub fn short(&self) -> String {
@@ -188,21 +195,6 @@ impl Block {
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} ({} bytes)", self.digest, self.bytes.len())
-    }
-}
-
-/// An address prefix that is never dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct FailsafePeer {
-    /// Address with the bits behind the prefix cleared.
-    pub address: IpAddr,
-    /// Length of the prefix in the address's own family.
-    pub prefix_length: u8,
-}
-
-impl fmt::Display for FailsafePeer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix_length)
     }
 }
 

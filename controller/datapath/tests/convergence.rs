@@ -3,10 +3,14 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
+};
 
 use headgate_datapath::{
-    diff::diff,
+    diff::{DiffError, diff},
+    failsafe::Passage,
     fake::FakeKernel,
     kernel::{Kernel, carry_out},
     observed::Observed,
@@ -188,7 +192,7 @@ fn no_resources_leave_nothing() {
 prop_compose! {
     fn any_state()(
         ports in prop::collection::btree_map(0u32..4, (0u8..5, prop_oneof![Just(300usize), Just(200_000), Just(1 << 20)]), 0..4),
-        peers in prop::collection::btree_set(0u8..4, 0..3),
+        peers in prop::collection::btree_set((0u8..2, 1u16..9), 0..=4),
         generic in any::<bool>(),
     ) -> DatapathState {
         let ports: Vec<_> = ports.into_iter().map(|(p, (content, length))| (p, content, length)).collect();
@@ -200,10 +204,31 @@ prop_compose! {
         }
         state.failsafe = peers
             .into_iter()
-            .map(|n| FailsafePeer { address: [10, 0, 0, n].into(), prefix_length: 32 })
+            .map(|(host, port)| peer(host, port))
             .collect();
         state
     }
+}
+
+/// A peer of this port; of everything, where that is 8.
+fn peer(host: u8, port: u16) -> FailsafePeer {
+    let trusted = FailsafePeer::trusted([10, 0, 0, host].into(), 32);
+    let port = NonZeroU16::new(port).unwrap();
+    match port.get() {
+        8 => trusted,
+        _ => FailsafePeer {
+            passage: Passage::Service { port },
+            ..trusted
+        },
+    }
+}
+
+#[test]
+fn peers_that_the_kernel_has_no_room_for_are_refused_before_anything_is_done() {
+    let mut wanted = state(&[(0, 1, 300)]);
+    wanted.failsafe = (1..=5).map(|port| peer(1, port)).collect();
+    let refused = diff(&Observed::default(), &wanted, object()).unwrap_err();
+    assert!(matches!(refused, DiffError::Failsafe(_)), "{refused}");
 }
 
 /// Carries out the plan to `next` and checks after each step that every port enforces the old

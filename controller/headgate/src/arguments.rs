@@ -164,10 +164,7 @@ fn failsafe_peer(text: &str) -> Result<FailsafePeer, String> {
             network.max_prefix_len()
         ));
     }
-    Ok(FailsafePeer {
-        address: network.addr(),
-        prefix_length: network.prefix_len(),
-    })
+    Ok(FailsafePeer::trusted(network.addr(), network.prefix_len()))
 }
 
 #[cfg(test)]

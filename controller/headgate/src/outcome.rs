@@ -43,7 +43,7 @@ pub(crate) enum CliError {
     Store(#[from] StoreError),
     #[error("{0}{remedy}", remedy = agent_remedy(.0))]
     Agent(#[from] AgentError),
-    #[error("{0}; this is an error of headgate, please report it with the resources")]
+    #[error("{0}{remedy}", remedy = diff_remedy(.0))]
     Diff(#[from] DiffError),
     #[error("{0}; look at its permissions, or name another state folder by --state-dir")]
     Lock(LockError),
@@ -85,6 +85,15 @@ fn kernel_remedy(error: &KernelError) -> &'static str {
     match error {
         KernelError::Call { source, .. } | KernelError::Attach { source, .. } => remedy_of(source),
         _ => "",
+    }
+}
+
+fn diff_remedy(error: &DiffError) -> &'static str {
+    match error {
+        DiffError::Failsafe(_) => "",
+        DiffError::TooLarge { .. } => {
+            "; this is an error of headgate, please report it with the resources"
+        }
     }
 }
 

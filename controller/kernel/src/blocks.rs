@@ -7,7 +7,7 @@ use headgate_datapath::{
     state::{Capacity, Digest},
 };
 use headgate_layout::{
-    maps::table_block,
+    maps::{DIGEST_FROM_END, table_block},
     tables::{Decision, FIXED_LENGTH, Header, NO_RULE},
 };
 use zerocopy::FromBytes;
@@ -99,10 +99,14 @@ impl BlockReader {
         let mut map = create(capacity, &name)?;
         let mut mapped = MappedMut::new(&mut map).asked(asked)?;
         let memory = mapped.bytes_mut();
-        let Some(start) = memory.get_mut(..content.len()) else {
+        let place = memory.len() - DIGEST_FROM_END as usize;
+        let (tables, name) = memory.split_at_mut(place);
+        let Some(start) = tables.get_mut(..content.len()) else {
             return Err(mismatch(digest, capacity, "they are larger"));
         };
         start.copy_from_slice(content);
+        // Not for reading back, which goes by the content: for events.
+        name.copy_from_slice(&digest.bytes());
         let built = Content::of(memory);
         drop(mapped);
         if built.digest != digest {

@@ -12,6 +12,8 @@ mod failsafe;
 mod features;
 mod grace;
 pub mod interfaces;
+mod local_ports;
+pub mod monitor;
 mod netlink;
 mod object;
 mod observe;
@@ -23,6 +25,7 @@ mod watch;
 pub use self::{
     bpf::TestRun,
     features::{KernelFeatures, probe},
+    local_ports::local_ports,
     object::{OBJECT, object_digest},
     pins::{DEFAULT_BPFFS, Instance},
     running::RunningKernel,

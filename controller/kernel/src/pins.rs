@@ -3,6 +3,7 @@
 //! ```text
 //! <bpffs>/headgate/<instance>/v<layout version>/
 //!   ACTIVE  RULE_COUNTERS  REASON_COUNTERS  FAILSAFE  FAILSAFE_BITS
+//!   MONITOR  MONITOR_BUDGETS  EVENTS
 //!   slots-<capacity>                            the outer map for programs of this capacity
 //!   links/port<number>                          what keeps a program on its interface
 //!   programs/port<number>-<object>-<capacity>   the program behind that link
@@ -65,6 +66,11 @@ impl Pins {
 
     pub(crate) fn instance(&self) -> &Path {
         &self.instance
+    }
+
+    /// The folder of our layout version.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn map(&self, name: &str) -> PathBuf {

@@ -19,6 +19,7 @@ use crate::{
     error::{Asked, if_present},
     features::probe,
     grace::GracePeriod,
+    monitor::{Filter, Monitor},
     pins::{Instance, Pins, names_in, unpin},
     shared::Shared,
 };
@@ -110,6 +111,26 @@ impl RunningKernel {
             .and_then(|link| Program::by_id(link.info()?.program_id))
             .and_then(|program| program.test_run(frame, repeat))
             .asked(|| format!("running the program of {port} on a frame"))
+    }
+
+    /// Has programs tell their verdicts, until what is given is dropped. One at a time.
+    ///
+    /// # Errors
+    /// Where the maps are missing, or somebody else monitors.
+    pub fn monitor(&self, filter: &Filter) -> Result<Monitor, KernelError> {
+        Monitor::start(&self.pins, filter)
+    }
+
+    /// Instructions that the verifier walked of the program behind the link of `port`; beyond a
+    /// million it would have refused it.
+    ///
+    /// # Errors
+    /// Where there is no link.
+    pub fn verified_instructions(&self, port: PortIndex) -> Result<u32, KernelError> {
+        Link::pinned(&self.pins.link(port))
+            .and_then(|link| Program::by_id(link.info()?.program_id))
+            .and_then(|program| program.verified_instructions())
+            .asked(|| format!("looking at the program of {port}"))
     }
 
     /// Takes every program of this instance off its interface and forgets everything pinned, of

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use headgate_datapath::{kernel::KernelError, observed::Slot};
-use headgate_layout::maps::{self, SLOTS};
+use headgate_layout::maps::{self, ACTIVE_SLOT, SLOTS};
 
 use crate::{
     bpf::Map,
@@ -19,6 +19,9 @@ pub(crate) struct Shared {
     pub(crate) reason_counters: Map,
     failsafe: Map,
     failsafe_bits: Map,
+    monitor: Map,
+    monitor_budgets: Map,
+    events: Map,
 }
 
 impl Shared {
@@ -42,6 +45,9 @@ impl Shared {
             reason_counters,
             failsafe,
             failsafe_bits,
+            monitor,
+            monitor_budgets,
+            events,
         ] = <[Map; maps::SHARED.len()]>::try_from(found)
             .expect("one map for each of SHARED, in its order");
         Ok(Some(Self {
@@ -50,6 +56,9 @@ impl Shared {
             reason_counters,
             failsafe,
             failsafe_bits,
+            monitor,
+            monitor_budgets,
+            events,
         }))
     }
 
@@ -89,19 +98,31 @@ impl Shared {
     }
 
     /// Ids of the maps.
-    pub(crate) fn ids(&self) -> [u32; 5] {
+    pub(crate) fn ids(&self) -> [u32; maps::SHARED.len()] {
         [
             self.active.id(),
             self.rule_counters.id(),
             self.reason_counters.id(),
             self.failsafe.id(),
             self.failsafe_bits.id(),
+            self.monitor.id(),
+            self.monitor_budgets.id(),
+            self.events.id(),
         ]
+    }
+
+    /// What a monitor writes and reads: the words that every packet asks for, its order, and what
+    /// was not told.
+    pub(crate) fn monitored(self) -> [Map; 3] {
+        [self.active, self.monitor, self.monitor_budgets]
     }
 
     pub(crate) fn active_slot(&self) -> Result<Slot, KernelError> {
         let asked = || "reading the active slot".to_owned();
-        let value = self.active.lookup(&0_u32.to_ne_bytes()).asked(asked)?;
+        let value = self
+            .active
+            .lookup(&ACTIVE_SLOT.to_ne_bytes())
+            .asked(asked)?;
         let value = value
             .try_into()
             .expect("the map was checked to be of its shape");
@@ -111,7 +132,7 @@ impl Shared {
     /// Programs read the word once a packet, so this is the moment of change.
     pub(crate) fn flip(&self, slot: Slot) -> Result<(), KernelError> {
         self.active
-            .update(&0_u32.to_ne_bytes(), &slot.0.to_ne_bytes())
+            .update(&ACTIVE_SLOT.to_ne_bytes(), &slot.0.to_ne_bytes())
             .asked(|| format!("making slot {} active", slot.0))
     }
 }

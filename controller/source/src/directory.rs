@@ -99,6 +99,7 @@ impl<T> DirectorySource<T> {
             documents: Vec::new(),
             unreadable: Vec::new(),
             warnings: Vec::new(),
+            stale: None,
         };
         for (file, stamp) in &found.files {
             match self.file(file, stamp.as_ref()) {
@@ -251,7 +252,7 @@ fn refuse_duplicates<T: Clone>(documents: &mut [Arc<Document<T>>]) {
                     others.join(" and ")
                 ),
                 remedy: "rename or delete one of them".into(),
-                line: Some(document.origin.line),
+                line: document.origin.line,
             };
             documents[index] = Arc::new(Document {
                 content: Err(vec![problem]),

@@ -1,35 +1,37 @@
-//! What a reading yields.
+//! What a reading yields, of a directory or of the Kubernetes API.
 
 use std::{fmt, sync::Arc};
 
 use headgate_crds::{Kind, Problem};
 
-/// One look at a directory. `T` is what is kept of a resource.
+/// One look at a source. `T` is what is kept of a resource.
 #[derive(Debug)]
 pub enum Reading<T> {
-    /// The directory was read; what is not listed does not exist.
+    /// The source was read; what is not listed does not exist.
     Complete(Listing<T>),
-    /// The directory could not be read: nothing is known, so keep what is.
+    /// The source could not be read: nothing is known, so keep what is.
     Unavailable {
         /// Why, for the user.
         reason: String,
     },
 }
 
-/// Everything in a directory, by file name and line.
+/// Everything in a source, by file name and line, or by uid.
 #[derive(Debug)]
 pub struct Listing<T> {
-    /// The resources, good and bad. A document of a file that did not change is
-    /// the same `Arc` as in the reading before.
+    /// The resources, good and bad. What did not change is the same `Arc` as in the reading
+    /// before.
     pub documents: Vec<Arc<Document<T>>>,
     /// Files of which it is not known what they hold; what they held last stays.
     /// None of the documents is from such a file.
     pub unreadable: Vec<UnreadableFile>,
     /// What was left aside.
     pub warnings: Vec<Warning>,
+    /// Why this is what was last heard and perhaps not what is: the API does not answer.
+    pub stale: Option<String>,
 }
 
-/// One resource as a file holds it.
+/// One resource as a file or the API holds it.
 #[derive(Debug, Clone)]
 pub struct Document<T> {
     /// Where it stands.
@@ -38,8 +40,10 @@ pub struct Document<T> {
     pub kind: Kind,
     /// Its name.
     pub name: String,
-    /// Its identity: a hash of kind and name, 32 hexadecimal digits.
+    /// Its identity: the API's, or a hash of kind and name, 32 hexadecimal digits.
     pub uid: String,
+    /// Its generation, where an API counts them.
+    pub generation: Option<u64>,
     /// BLAKE3 of its labels and spec: what changes with its meaning, not with
     /// comments, annotations or place.
     pub written: [u8; 32],
@@ -49,19 +53,22 @@ pub struct Document<T> {
     pub warnings: Vec<Problem>,
 }
 
-/// A place in a directory.
+/// Where a resource was read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
-    /// The file, relative to the directory.
-    pub file: String,
+    /// The file, relative to the directory, or the API's list.
+    pub list: String,
     /// Line in the file, from 1.
-    pub line: u32,
+    pub line: Option<u32>,
 }
 
 impl fmt::Display for Origin {
-    /// `file:line`
+    /// `file:line`, or the list alone.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
+        match self.line {
+            Some(line) => write!(f, "{}:{line}", self.list),
+            None => f.write_str(&self.list),
+        }
     }
 }
 

@@ -166,6 +166,7 @@ impl<T> Parser<'_, T> {
             kind,
             name: name.into(),
             uid: uid(kind, name),
+            generation: None,
             written: written(value),
             content,
             warnings: with_lines(warnings, lines),
@@ -174,8 +175,8 @@ impl<T> Parser<'_, T> {
 
     fn origin(&self, lines: &Lines) -> Origin {
         Origin {
-            file: self.file.into(),
-            line: lines.line,
+            list: self.file.into(),
+            line: Some(lines.line),
         }
     }
 }
@@ -206,7 +207,8 @@ fn uid(kind: Kind, name: &str) -> String {
     digest.to_hex()[..32].to_owned()
 }
 
-fn written(value: &Value) -> [u8; 32] {
+/// What `Document::written` says of an object.
+pub(crate) fn written(value: &Value) -> [u8; 32] {
     let meaning = json!({"labels": value["metadata"]["labels"], "spec": value["spec"]});
     *blake3::hash(meaning.to_string().as_bytes()).as_bytes()
 }

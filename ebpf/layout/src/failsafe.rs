@@ -2,8 +2,18 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Peers that one node can hold.
+/// Prefixes that one node can hold.
 pub const MAX_PEERS: u32 = 4096;
+
+/// Passages that may be wanted for one prefix, besides everything.
+pub const MAX_PASSAGES: u32 = 4;
+
+/// Prefixes that may be wanted around each other.
+pub const MAX_NESTING: u32 = 4;
+
+/// In the kernel there is room for twice of each of these, so that old and new ones stand side by
+/// side while they change.
+pub const CHANGING: u32 = 2;
 
 /// Key of the `FAILSAFE` trie: a prefix over IPv6 addresses; IPv4 lies in `::ffff:0:0/96`.
 #[derive(
@@ -28,11 +38,47 @@ pub struct PeerKey {
     pub address: [u8; 16],
 }
 
+/// Value of an entry: what the prefix may send. What a wider one may send, it may as well: the reader
+/// goes on with the next shorter prefix, for the trie finds the longest alone.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Peer {
+    /// [`FAMILY_V4`] or [`FAMILY_V6`].
+    pub family: u16,
+    /// 1 where every packet passes, else 0.
+    pub everything: u16,
+    /// That of the key.
+    pub prefix_length: u32,
+    /// What passes besides; unused ones are all 0.
+    pub passages: [Passage; (CHANGING * MAX_PASSAGES) as usize],
+}
+
+/// One TCP conversation that a peer may carry on: these segments pass.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Passage {
+    /// The source port; 0 for any.
+    pub source_port: u16,
+    /// First destination port.
+    pub first: u16,
+    /// Last destination port; 0 where this passage is unused.
+    pub last: u16,
+    /// [`ANSWERS`] or 0.
+    pub flags: u16,
+}
+
+/// Only segments with ACK or RST, which open no connection.
+pub const ANSWERS: u16 = 1;
+
 /// Value of an entry that is a peer of IPv4. A peer of one family never stands for an address of the
 /// other, though `::/0` holds all IPv4-mapped ones: the reader compares.
-pub const FAMILY_V4: u32 = 4;
+pub const FAMILY_V4: u16 = 4;
 /// Value of an entry that is a peer of IPv6.
-pub const FAMILY_V6: u32 = 6;
+pub const FAMILY_V6: u16 = 6;
 
 /// Bits for IPv4 (by the upper 16 bits of the address), then as many for IPv6 (by bits 32..48, the
 /// part in which sites differ).

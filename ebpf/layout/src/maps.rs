@@ -1,6 +1,6 @@
 //! The table of maps: one place for every name, type and size.
 
-use crate::{failsafe, verdict};
+use crate::{failsafe, monitor, verdict};
 
 /// Places that a revision's tables can live in; one is active.
 pub const SLOTS: u32 = 2;
@@ -29,6 +29,8 @@ pub enum MapType {
     LpmTrie,
     /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`
     ArrayOfMaps,
+    /// `BPF_MAP_TYPE_RINGBUF`; its entries are bytes
+    RingBuffer,
 }
 
 /// Shape of one map.
@@ -48,13 +50,20 @@ pub struct MapSpec {
     pub mmapable: bool,
 }
 
-/// The word that says which slot is active; read once a packet, written once a revision.
+/// Key of the word that says which slot is active; read once a packet, written once a revision.
+pub const ACTIVE_SLOT: u32 = 0;
+
+/// Key of the word that says which verdicts somebody monitors, as bits of [`monitor`]; read once a
+/// packet, from the line of memory that the active slot's word has brought in.
+pub const MONITORED: u32 = 1;
+
+/// The two words that every packet asks for.
 pub const ACTIVE: MapSpec = MapSpec {
     name: "ACTIVE",
     kind: MapType::Array,
     key_size: 4,
     value_size: 4,
-    max_entries: 1,
+    max_entries: 2,
     mmapable: false,
 };
 
@@ -94,8 +103,8 @@ pub const FAILSAFE: MapSpec = MapSpec {
     name: "FAILSAFE",
     kind: MapType::LpmTrie,
     key_size: core::mem::size_of::<failsafe::PeerKey>() as u32,
-    value_size: 4,
-    max_entries: failsafe::MAX_PEERS,
+    value_size: core::mem::size_of::<failsafe::Peer>() as u32,
+    max_entries: failsafe::CHANGING * failsafe::MAX_PEERS,
     mmapable: false,
 };
 
@@ -109,14 +118,51 @@ pub const FAILSAFE_BITS: MapSpec = MapSpec {
     mmapable: false,
 };
 
+/// What a monitor asks for, where [`MONITORED`] says that there is one.
+pub const MONITOR: MapSpec = MapSpec {
+    name: "MONITOR",
+    kind: MapType::Array,
+    key_size: 4,
+    value_size: core::mem::size_of::<monitor::Order>() as u32,
+    max_entries: 1,
+    mmapable: false,
+};
+
+/// Limit of the events' rate, per CPU, and what was not told.
+pub const MONITOR_BUDGETS: MapSpec = MapSpec {
+    name: "MONITOR_BUDGETS",
+    kind: MapType::PerCpuArray,
+    key_size: 4,
+    value_size: core::mem::size_of::<monitor::Budget>() as u32,
+    max_entries: 1,
+    mmapable: false,
+};
+
+/// Events that wait to be read.
+pub const EVENTS: MapSpec = MapSpec {
+    name: "EVENTS",
+    kind: MapType::RingBuffer,
+    key_size: 0,
+    value_size: 0,
+    max_entries: monitor::RING_BYTES,
+    mmapable: false,
+};
+
 /// Every map that is pinned once for an instance; [`TABLES`] is pinned once for each capacity.
-pub const SHARED: [MapSpec; 5] = [
+pub const SHARED: [MapSpec; 8] = [
     ACTIVE,
     RULE_COUNTERS,
     REASON_COUNTERS,
     FAILSAFE,
     FAILSAFE_BITS,
+    MONITOR,
+    MONITOR_BUDGETS,
+    EVENTS,
 ];
+
+/// Bytes before the end of a block at which the digest of its tables is written, for events: in its
+/// last line, which [`capacity_for`] leaves free.
+pub const DIGEST_FROM_END: u32 = 32;
 
 /// Shape of the map that holds one policy set's tables: a single value of `capacity` bytes.
 #[must_use]

@@ -1,13 +1,13 @@
 //! The verdict on a frame: parse, classify, failsafe.
 
 use headgate_layout::{
-    tables::NO_RULE,
+    tables::{Header, NO_RULE},
     verdict::{Action, Reason},
 };
 
 use crate::{
     classify::classify,
-    failsafe,
+    failsafe::Claim,
     frame::Frame,
     parse::{Addresses, Parsed, parse},
     tables::Tables,
@@ -21,8 +21,8 @@ pub trait Environment {
     /// The tables of the active revision for this port, or `None` where there are none.
     fn tables(&self) -> Option<Self::Tables>;
 
-    /// Whether the source is a failsafe peer.
-    fn is_failsafe_peer(&self, addresses: &Addresses) -> bool;
+    /// Whether the source is a failsafe peer that may send what has this claim.
+    fn is_failsafe_peer(&self, addresses: &Addresses, claim: Claim) -> bool;
 }
 
 /// Who decided.
@@ -68,12 +68,16 @@ pub fn judge<F: Frame + ?Sized, E: Environment>(frame: &F, environment: &E) -> V
         return Verdict::by(Reason::NoTables, packet.length);
     };
     // Asked before the tables are, although few packets need it: see `classify`.
-    let needed = failsafe::needed_to_live(&packet);
+    let claim = Claim::of(&packet);
+    let Some(header) = tables.at::<Header>(0) else {
+        return Verdict::by(Reason::NoTables, packet.length);
+    };
+    let claim = claim.blinded(header);
     let Some(decision) = classify(&tables, &packet) else {
         return Verdict::by(Reason::NoTables, packet.length);
     };
     let dropped = decision.action == Action::Drop as u32;
-    if dropped && (needed || environment.is_failsafe_peer(&packet.addresses)) {
+    if dropped && (claim.needed() || environment.is_failsafe_peer(&packet.addresses, claim)) {
         return Verdict::by(Reason::Failsafe, packet.length);
     }
     let action = if dropped { Action::Drop } else { Action::Allow };

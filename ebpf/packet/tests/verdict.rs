@@ -9,10 +9,13 @@ use frames::{
     ethernet, icmpv6, tcp, udp,
 };
 use headgate_layout::{
+    LAYOUT_VERSION,
+    failsafe::{ANSWERS, Passage, Peer},
     tables::{Decision, FIXED_LENGTH, Header, NO_RULE},
     verdict::{Action, Reason},
 };
 use headgate_packet::{
+    failsafe::Claim,
     frame::Frame,
     judge::{Cause, Environment, Verdict, judge},
     parse::Addresses,
@@ -24,11 +27,14 @@ use zerocopy::{FromZeros, IntoBytes};
 struct OneDecision {
     block: Vec<u64>,
     peer: Option<Addresses>,
+    /// What the peer may send.
+    granted: Peer,
 }
 
 impl OneDecision {
     fn new(action: Action, counter: u32) -> Self {
         let header = Header {
+            version: LAYOUT_VERSION,
             decisions: FIXED_LENGTH,
             decision_count: 1,
             ..Header::new_zeroed()
@@ -44,6 +50,10 @@ impl OneDecision {
         Self {
             block: words.map(u64::from_ne_bytes).collect(),
             peer: None,
+            granted: Peer {
+                everything: 1,
+                ..Peer::default()
+            },
         }
     }
 
@@ -59,8 +69,8 @@ impl<'a> Environment for &'a OneDecision {
         Some(HostTables::new(&self.block))
     }
 
-    fn is_failsafe_peer(&self, addresses: &Addresses) -> bool {
-        self.peer == Some(*addresses)
+    fn is_failsafe_peer(&self, addresses: &Addresses, claim: Claim) -> bool {
+        self.peer == Some(*addresses) && claim.granted_by(&self.granted)
     }
 }
 
@@ -155,7 +165,7 @@ impl Environment for Broken {
         self.present.then_some(Empty)
     }
 
-    fn is_failsafe_peer(&self, _: &Addresses) -> bool {
+    fn is_failsafe_peer(&self, _: &Addresses, _: Claim) -> bool {
         false
     }
 }
@@ -288,4 +298,150 @@ fn a_peer_is_not_dropped_by_a_rule_either() {
         Cause::Rule(3),
         "the failsafe is asked only where the verdict would drop"
     );
+}
+
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// Whether a peer with these passages gets `header` through a drop of everything, over both families.
+fn granted(passages: &[Passage], protocol: u8, header: &[u8]) -> bool {
+    let mut granted = Peer::default();
+    granted.passages[..passages.len()].copy_from_slice(passages);
+    let (v4, v6) = (
+        Ipv4 {
+            protocol,
+            ..Ipv4::default()
+        },
+        Ipv6 {
+            protocol,
+            ..Ipv6::default()
+        },
+    );
+    let half = |address: Ipv6Addr| {
+        let bits = address.to_bits();
+        ((bits >> 64) as u64, bits as u64)
+    };
+    let peers = [
+        Addresses::V4 {
+            source: v4.source.to_bits(),
+            destination: v4.destination.to_bits(),
+        },
+        Addresses::V6 {
+            source: half(v6.source),
+            destination: half(v6.destination),
+        },
+    ];
+    let frames = [v4.frame(header), v6.frame(header)];
+    let [over_v4, over_v6] = [0, 1].map(|family| {
+        let environment = OneDecision {
+            peer: Some(peers[family]),
+            granted,
+            ..OneDecision::drop_all()
+        };
+        reason(&environment, &frames[family]) == Reason::Failsafe
+    });
+    assert_eq!(over_v4, over_v6, "one family differs from the other");
+    over_v4
+}
+
+#[test]
+fn replies_of_a_peer_open_nothing_else() {
+    let replies = [Passage {
+        source_port: 6443,
+        first: 32_768,
+        last: 60_999,
+        flags: ANSWERS,
+    }];
+    let passes =
+        |source, destination, flags| granted(&replies, TCP, &tcp(source, destination, flags));
+    for (flags, expected) in [
+        (SYN | ACK, true),
+        (ACK, true),
+        (RST, true),
+        (RST | ACK, true),
+        (SYN, false),
+        (0, false),
+        (!(ACK | RST), false),
+    ] {
+        assert_eq!(passes(6443, 40_000, flags), expected, "flags {flags:#x}");
+    }
+    for (port, expected) in [
+        (0, false),
+        (22, false),
+        (32_767, false),
+        (32_768, true),
+        (60_999, true),
+        (61_000, false),
+    ] {
+        assert_eq!(passes(6443, port, ACK), expected, "to port {port}");
+    }
+    for port in [0, 443, 6442, 6444, 40_000] {
+        assert!(!passes(port, 40_000, ACK), "from port {port}");
+    }
+    assert!(!granted(&replies, UDP, &udp(6443, 40_000)));
+}
+
+#[test]
+fn a_service_takes_what_its_peer_sends_to_its_port() {
+    let service = [Passage {
+        source_port: 0,
+        first: 10_250,
+        last: 10_250,
+        flags: 0,
+    }];
+    let passes = |destination, flags| granted(&service, TCP, &tcp(40_000, destination, flags));
+    for flags in [SYN, ACK, RST, 0] {
+        assert!(passes(10_250, flags), "flags {flags:#x}");
+        assert!(!passes(10_249, flags) && !passes(10_251, flags));
+    }
+    assert!(!granted(&service, UDP, &udp(40_000, 10_250)));
+    assert!(!granted(&service, ICMPV6, &icmpv6(128)));
+}
+
+#[test]
+fn an_unused_passage_grants_nothing_and_the_last_one_counts() {
+    for flags in [SYN, ACK] {
+        assert!(!granted(&[], TCP, &tcp(0, 0, flags)));
+        assert!(!granted(&[], TCP, &tcp(6443, 40_000, flags)));
+    }
+    let mut passages = [Passage::default(); 8];
+    passages[7] = Passage {
+        source_port: 0,
+        first: 10_250,
+        last: 10_250,
+        flags: 0,
+    };
+    assert!(granted(&passages, TCP, &tcp(1, 10_250, SYN)));
+}
+
+#[test]
+fn fragments_from_a_peer_of_a_service_are_dropped() {
+    let any_port = Passage {
+        source_port: 0,
+        first: 0,
+        last: u16::MAX,
+        flags: 0,
+    };
+    let mut environment = OneDecision::drop_all();
+    environment.granted = Peer::default();
+    environment.granted.passages[0] = any_port;
+    for (fragment, expected) in [
+        (0, Reason::Failsafe),
+        (MORE_FRAGMENTS, Reason::DefaultDrop),
+        (MORE_FRAGMENTS | 100, Reason::DefaultDrop),
+        (100, Reason::DefaultDrop),
+    ] {
+        let header = Ipv4 {
+            protocol: TCP,
+            fragment,
+            ..Ipv4::default()
+        };
+        environment.peer = Some(Addresses::V4 {
+            source: header.source.to_bits(),
+            destination: header.destination.to_bits(),
+        });
+        let frame = header.frame(&tcp(6443, 40_000, ACK));
+        assert_eq!(reason(&environment, &frame), expected, "{fragment:#x}");
+    }
 }

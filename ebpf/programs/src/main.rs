@@ -4,6 +4,7 @@
 
 mod frame;
 mod maps;
+mod monitor;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use headgate_layout::{maps::reason_index, verdict::Action};
@@ -12,12 +13,14 @@ use headgate_packet::judge::{Cause, judge};
 use crate::{
     frame::XdpFrame,
     maps::{Node, REASON_COUNTERS, RULE_COUNTERS, count, port},
+    monitor::tell,
 };
 
 /// Judges every frame that arrives at one interface.
 #[xdp(frags)]
 pub fn headgate(ctx: XdpContext) -> u32 {
-    let verdict = judge(&XdpFrame::new(&ctx), &Node);
+    let node = Node::default();
+    let verdict = judge(&XdpFrame::new(&ctx), &node);
     match verdict.cause {
         Cause::Rule(index) => count(RULE_COUNTERS.get_ptr_mut(index), verdict.length),
         Cause::Reason(reason) => count(
@@ -25,6 +28,7 @@ pub fn headgate(ctx: XdpContext) -> u32 {
             verdict.length,
         ),
     }
+    tell(&ctx, &verdict, node.asked());
     match verdict.action {
         Action::Allow => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,

@@ -1,16 +1,21 @@
 //! The maps, as `headgate_layout::maps` lists them, and what is compiled in at load time.
 
+use core::{cell::Cell, ptr::NonNull};
+
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, LpmTrie, PerCpuArray},
     macros::btf_map,
     maps::lpm_trie::Key,
 };
 use headgate_layout::{
-    failsafe::{BITMAP_BYTES, FAMILY_V4, FAMILY_V6, MAX_PEERS, bit_v4, bit_v6},
-    maps::{MAX_COUNTERS, MAX_PORTS, SLOTS, tables_index},
+    failsafe::{
+        BITMAP_BYTES, CHANGING, FAMILY_V4, FAMILY_V6, MAX_NESTING, MAX_PEERS, Peer, bit_v4, bit_v6,
+    },
+    maps::{ACTIVE_SLOT, DIGEST_FROM_END, LINE, MAX_COUNTERS, MAX_PORTS, SLOTS, tables_index},
     verdict::{Count, REASON_SLOTS},
 };
 use headgate_packet::{
+    failsafe::Claim,
     judge::Environment,
     parse::Addresses,
     tables::{TableValue, Tables},
@@ -22,7 +27,7 @@ const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 type Block = Array<[u64; 8], 1, MMAPABLE>;
 
 #[btf_map]
-static ACTIVE: Array<u32, 1> = Array::new();
+pub static ACTIVE: Array<u32, 2> = Array::new();
 
 #[btf_map]
 static TABLES: ArrayOfMaps<Block, { (SLOTS * MAX_PORTS) as usize }> = ArrayOfMaps::new();
@@ -35,7 +40,7 @@ pub static REASON_COUNTERS: PerCpuArray<Count, { (MAX_PORTS * REASON_SLOTS) as u
     PerCpuArray::new();
 
 #[btf_map]
-static FAILSAFE: LpmTrie<[u8; 16], u32, { MAX_PEERS as usize }> = LpmTrie::new();
+static FAILSAFE: LpmTrie<[u8; 16], Peer, { (CHANGING * MAX_PEERS) as usize }> = LpmTrie::new();
 
 #[btf_map]
 static FAILSAFE_BITS: Array<[u8; BITMAP_BYTES as usize], 1> = Array::new();
@@ -71,28 +76,43 @@ pub fn count(counter: Option<*mut Count>, length: u32) {
 }
 
 /// The maps, as what a verdict needs.
-pub struct Node;
+#[derive(Default)]
+pub struct Node {
+    /// The tables that were asked.
+    asked: Cell<Option<MapTables>>,
+}
+
+impl Node {
+    /// The tables that the verdict is from, if any were asked.
+    #[inline(always)]
+    pub fn asked(&self) -> Option<MapTables> {
+        self.asked.get()
+    }
+}
 
 impl Environment for Node {
     type Tables = MapTables;
 
     #[inline(always)]
     fn tables(&self) -> Option<MapTables> {
-        let slot = *ACTIVE.get(0)?;
+        let slot = *ACTIVE.get(ACTIVE_SLOT)?;
         // A variable: the compiler would keep a constant `&0` in the place of one of the statics
         // above, which are 0 as well until they are set at load time.
         let only = 0;
         let block = TABLES.get_value_ptr_mut(tables_index(slot, port()), &only)?;
+        let block = NonNull::new(block)?;
         // SAFETY: as in `port`.
         let limit = unsafe { core::ptr::read_volatile(&raw const LIMIT) };
-        Some(MapTables {
+        let tables = MapTables {
             start: block.cast(),
             limit,
-        })
+        };
+        self.asked.set(Some(tables));
+        Some(tables)
     }
 
     #[inline(always)]
-    fn is_failsafe_peer(&self, addresses: &Addresses) -> bool {
+    fn is_failsafe_peer(&self, addresses: &Addresses, claim: Claim) -> bool {
         let (bit, family, address) = match *addresses {
             Addresses::V4 { source, .. } => (
                 bit_v4(source),
@@ -111,13 +131,23 @@ impl Environment for Node {
             return false;
         }
         let address = (u128::from(address.0) << 64) | u128::from(address.1);
-        let aligned = AlignedKey {
+        let mut aligned = AlignedKey {
             _padding: 0,
             key: Key::new(128, address.to_be_bytes()),
         };
-        FAILSAFE
-            .get(&aligned.key)
-            .is_some_and(|entry| *entry == family)
+        for _ in 0..CHANGING * MAX_NESTING {
+            let Some(peer) = FAILSAFE.get(&aligned.key) else {
+                return false;
+            };
+            if peer.family == family && claim.granted_by(peer) {
+                return true;
+            }
+            if peer.prefix_length == 0 {
+                return false;
+            }
+            aligned.key.prefix_len = peer.prefix_length - 1;
+        }
+        false
     }
 }
 
@@ -130,9 +160,19 @@ struct AlignedKey {
 }
 
 /// One block, as the value of an inner map.
+#[derive(Clone, Copy)]
 pub struct MapTables {
-    start: *const u8,
+    start: NonNull<u8>,
     limit: u32,
+}
+
+impl MapTables {
+    /// The beginning of the digest, as the builder wrote it behind the tables.
+    #[inline(always)]
+    pub fn digest(&self) -> Option<[u8; 8]> {
+        let line = self.at::<[[u8; 8]; LINE as usize / 8]>(self.limit)?;
+        Some(line[(LINE - DIGEST_FROM_END) as usize / 8])
+    }
 }
 
 impl Tables for MapTables {
@@ -143,6 +183,6 @@ impl Tables for MapTables {
         }
         // SAFETY: a T is at most a line (checked where it is compiled), and a line from `offset`
         // on lies in the map's value, which stays while the program runs; the builder aligns.
-        Some(unsafe { &*self.start.add(offset as usize).cast::<T>() })
+        Some(unsafe { &*self.start.as_ptr().add(offset as usize).cast::<T>() })
     }
 }

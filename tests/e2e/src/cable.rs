@@ -61,6 +61,20 @@ impl Cable {
 }
 
 impl End {
+    /// Makes this end in `namespace`, with a bare far end named `port` in another.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub(crate) fn lay(&self, namespace: &Namespace, port: &str, far: &Namespace) {
+        namespace.ip(&format!(
+            "link add {} address {} type veth peer name {port} netns {}",
+            self.interface,
+            mac_text(self.mac),
+            far.path().display(),
+        ));
+        self.set_up(namespace);
+    }
+
     fn set_up(&self, namespace: &Namespace) {
         let interface = &self.interface;
         // No link-local address: no router solicitations among the packets that are counted.

@@ -1,20 +1,27 @@
 //! Nodes as network namespaces joined by cables, agents as processes, real packets counted at the
-//! far end.
+//! far end; and a real Kubernetes control plane for nodes that are to obey its API.
 //!
 //! Everything that a test makes goes away when it is dropped, on a panic too, and is named after
 //! the process, so that several runs live side by side.
 
+pub mod assets;
 pub mod binary;
 pub mod cable;
+pub mod certificates;
+pub mod cluster;
+pub mod control_plane;
 pub mod flow;
 pub mod frames;
 pub mod judged;
+pub mod kubeconfig;
+pub mod kubectl;
 pub mod lab;
 pub mod leftovers;
 pub mod namespace;
 pub mod node;
 pub mod paths;
 pub mod policies;
+mod process;
 pub mod said;
 pub mod tap;
 pub mod trials;

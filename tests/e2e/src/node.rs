@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use crate::{
     binary::headgate,
+    cluster::ClusterNode,
     namespace::{Namespace, unique_name},
     said::Said,
     wait::{wait_for, wait_for_some},
@@ -37,6 +38,8 @@ pub struct Node {
     pub instance: String,
     /// Further arguments of its agent, for the next start.
     pub arguments: Vec<String>,
+    /// Where its agent reads resources, if not in its directory of policies.
+    source: Option<Vec<String>>,
     folder: TempDir,
     agent: Option<Child>,
     starts: u32,
@@ -61,10 +64,32 @@ impl Node {
             namespace: Arc::clone(namespace),
             instance,
             arguments: Vec::new(),
+            source: None,
             folder,
             agent: None,
             starts: 0,
         }
+    }
+
+    /// A node of a cluster, whose agent reads resources from the API and is not started.
+    #[must_use]
+    pub fn of_cluster(node: &ClusterNode) -> Self {
+        let mut own = Self::new(&node.member.namespace);
+        own.read_from(&node.kubeconfig, &node.name);
+        own
+    }
+
+    /// Lets its agent read from the API by this kubeconfig, as the node of this name.
+    pub fn read_from(&mut self, kubeconfig: &Path, name: &str) {
+        let kubeconfig = kubeconfig.display().to_string();
+        let source = [
+            "kubernetes",
+            "--kubeconfig",
+            &kubeconfig,
+            "--node-name",
+            name,
+        ];
+        self.source = Some(source.map(str::to_owned).to_vec());
     }
 
     /// The directory of its policies.
@@ -141,10 +166,16 @@ impl Node {
     /// Arguments with which its agent is started.
     #[must_use]
     pub fn agent_arguments(&self) -> Vec<String> {
-        let source = self.policies().display().to_string();
-        let fixed = ["agent", "--source", &source, "--node-name", "node"];
-        let fixed = fixed.into_iter().map(str::to_owned);
-        fixed.chain(self.arguments.iter().cloned()).collect()
+        let directory = || {
+            let policies = self.policies().display().to_string();
+            vec![policies, "--node-name".to_owned(), "node".to_owned()]
+        };
+        let command = ["agent", "--source"].map(str::to_owned).into_iter();
+        let source = self.source.clone().unwrap_or_else(directory);
+        command
+            .chain(source)
+            .chain(self.arguments.iter().cloned())
+            .collect()
     }
 
     /// Runs the headgate binary to its end.
@@ -156,14 +187,13 @@ impl Node {
         Said::of(&mut self.command(arguments))
     }
 
-    /// Starts the agent and waits until it has said what it found.
+    /// Starts the agent and waits for nothing.
     ///
     /// # Panics
-    /// Where it ends at once.
-    pub fn start_unsettled(&mut self) {
+    /// Where it cannot be started.
+    pub fn spawn(&mut self) {
         assert!(self.agent.is_none(), "the agent of {} runs", self.instance);
         self.starts += 1;
-        let before = self.report_written();
         let arguments = self.agent_arguments();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let log = File::create(self.log_path()).expect("the folder is ours");
@@ -177,6 +207,15 @@ impl Node {
             .stderr(log)
             .spawn();
         self.agent = Some(spawned.expect("nsenter can be run"));
+    }
+
+    /// Starts the agent and waits until it has said what it found.
+    ///
+    /// # Panics
+    /// Where it ends at once.
+    pub fn start_unsettled(&mut self) {
+        let before = self.report_written();
+        self.spawn();
         wait_for(SOON, "the agent's first report", || {
             let agent = self.agent.as_mut().expect("it was just started");
             if let Ok(Some(status)) = agent.try_wait() {

@@ -1,6 +1,9 @@
 //! What a command says.
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    io::{Seek as _, Write as _},
+    process::{Command, Output, Stdio},
+};
 
 use serde_json::Value;
 
@@ -22,7 +25,25 @@ impl Said {
     /// Where it cannot be run.
     #[must_use]
     pub fn of(command: &mut Command) -> Self {
-        let done = command.stdin(Stdio::null()).output();
+        Self::reading(command, Stdio::null())
+    }
+
+    /// Runs a command that reads `input` to its end.
+    ///
+    /// # Panics
+    /// Where it cannot be run.
+    #[must_use]
+    pub fn of_input(command: &mut Command, input: &str) -> Self {
+        // A file and no pipe: nobody has to write while the command runs.
+        let mut file = tempfile::tempfile().expect("a temporary file can be made");
+        file.write_all(input.as_bytes())
+            .expect("there is room for it");
+        file.rewind().expect("a file can be read again");
+        Self::reading(command, file.into())
+    }
+
+    fn reading(command: &mut Command, input: Stdio) -> Self {
+        let done = command.stdin(input).output();
         let Output {
             status,
             stdout,

@@ -4,6 +4,8 @@ use std::{process::Command, sync::OnceLock};
 
 use libtest_mimic::{Completion, Trial};
 
+use crate::assets;
+
 /// A test that needs network namespaces and the kernel's BPF; skipped, with the reason, where this
 /// process may not have them.
 pub fn on_node(name: &'static str, test: fn()) -> Trial {
@@ -12,11 +14,26 @@ pub fn on_node(name: &'static str, test: fn()) -> Trial {
 
 /// The same for a test that also needs these programs.
 pub fn on_node_with(name: &'static str, programs: &'static [&str], test: fn()) -> Trial {
+    let missing = move || {
+        let missing = programs.iter().find(|program| !is_there(program));
+        missing.map(|program| format!("there is no command {program} here"))
+    };
+    unless(name, missing, test)
+}
+
+/// A test that needs a Kubernetes control plane besides; skipped, with the reason, where there is
+/// none to be had.
+pub fn on_cluster(name: &'static str, test: fn()) -> Trial {
+    let missing = || assets::folder().err().map(str::to_owned);
+    unless(name, missing, test)
+}
+
+fn unless(
+    name: &'static str,
+    missing: impl FnOnce() -> Option<String> + Send + 'static,
+    test: fn(),
+) -> Trial {
     Trial::ignorable_test(name, move || {
-        let missing = || {
-            let missing = programs.iter().find(|program| !is_there(program));
-            missing.map(|program| format!("there is no command {program} here"))
-        };
         if let Some(reason) = cannot_run().or_else(missing) {
             eprintln!("SKIPPED {name}: {reason}");
             return Ok(Completion::ignored_with(reason));

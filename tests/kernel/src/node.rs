@@ -15,6 +15,7 @@ use headgate_datapath::{
     state::{Attachment, Block, DatapathState, FailsafePeer, Ifindex, PortIndex, WantedMode},
 };
 use headgate_kernel::{DEFAULT_BPFFS, Instance, RunningKernel, object_digest};
+use headgate_layout::LAYOUT_VERSION;
 
 /// A kernel under a name of its own; everything is taken down with it, also on a panic.
 pub struct Node {
@@ -41,6 +42,12 @@ impl Node {
     pub fn pins(&self) -> PathBuf {
         let instances = Path::new(DEFAULT_BPFFS).join("headgate");
         instances.join(&self.instance.name)
+    }
+
+    /// The folder of its pins of this layout version.
+    #[must_use]
+    pub fn layout_pins(&self) -> PathBuf {
+        self.pins().join(format!("v{LAYOUT_VERSION}"))
     }
 
     /// What the kernel holds.
@@ -146,7 +153,7 @@ pub fn wanted(ports: &[(PortIndex, Ifindex, &Block)]) -> DatapathState {
     state
 }
 
-/// Peers from their text.
+/// Peers that may send everything, from their text.
 ///
 /// # Panics
 /// Where one is no prefix.
@@ -154,10 +161,10 @@ pub fn wanted(ports: &[(PortIndex, Ifindex, &Block)]) -> DatapathState {
 pub fn peers(texts: &[&str]) -> BTreeSet<FailsafePeer> {
     let peer = |text: &&str| {
         let (address, length) = text.split_once('/').expect("a prefix");
-        FailsafePeer {
-            address: address.parse().expect("an address"),
-            prefix_length: length.parse().expect("a length"),
-        }
+        FailsafePeer::trusted(
+            address.parse().expect("an address"),
+            length.parse().expect("a length"),
+        )
     };
     texts.iter().map(peer).collect()
 }

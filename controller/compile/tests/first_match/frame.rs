@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use headgate_layout::verdict::{Action, Reason};
 use headgate_packet::{
+    failsafe::Claim,
     judge::{Cause, Environment, judge},
     parse::Addresses,
     tables::HostTables,
@@ -149,7 +150,7 @@ impl<'a> Environment for Port<'a> {
         self.tables
     }
 
-    fn is_failsafe_peer(&self, addresses: &Addresses) -> bool {
+    fn is_failsafe_peer(&self, addresses: &Addresses, _: Claim) -> bool {
         match (*addresses, self.peer) {
             (Addresses::V4 { source: a, .. }, Addresses::V4 { source: b, .. }) => a == b,
             (Addresses::V6 { source: a, .. }, Addresses::V6 { source: b, .. }) => a == b,

@@ -261,10 +261,7 @@ fn one_interface_has_one_mode() {
 #[test]
 fn the_failsafe_peers_of_the_node_are_in_the_state() {
     let mut node = node([card("eth0", 2)]);
-    let peer = headgate_datapath::state::FailsafePeer {
-        address: "192.0.2.0".parse().unwrap(),
-        prefix_length: 24,
-    };
+    let peer = headgate_datapath::state::FailsafePeer::trusted("192.0.2.0".parse().unwrap(), 24);
     node.failsafe.insert(peer);
     let enforced = Agent::new(node).apply([&on(&["eth0"])]);
     let state = enforced.compilation.state.unwrap();

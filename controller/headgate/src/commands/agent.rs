@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use headgate_agent::config::Config;
+use headgate_agent::config::{Config, SourceConfig};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -14,20 +14,30 @@ use crate::{
     outcome::{CliError, Outcome},
 };
 
-/// Keep this node's interfaces as the resources in a directory say.
+/// Keep this node's interfaces as the resources of a cluster or a directory say.
 ///
-/// Reads every *.yaml and *.yml file of the directory, again whenever one changes, and brings the
-/// kernel to what they say in one atomic step. A resource that is refused is reported with file and
-/// line, and its last good content stays in effect. Enforcement does not depend on the agent: when
+/// Watches the Kubernetes API, or reads every *.yaml and *.yml file of the directory, again whenever
+/// one changes, and brings the kernel to what they say in one atomic step. A resource that is refused
+/// is reported, and its last good content stays in effect; so does everything while the API does not
+/// answer. Enforcement does not depend on the agent: when
 /// it is stopped or killed, programs and tables stay in the kernel, and the next agent takes them
 /// over. `headgate detach` removes them.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Logs go to standard error; HEADGATE_LOG sets what is logged (info; headgate_agent=debug; ...).")]
 pub(crate) struct AgentArguments {
-    /// Directory of XdpPolicy and CidrGroup resources, as YAML files of one or more documents.
-    #[arg(long, value_name = "DIR")]
-    source: PathBuf,
+    /// Where resources are read: the word kubernetes, for its API, or a directory of XdpPolicy and
+    /// CidrGroup resources, as YAML files of one or more documents.
+    #[arg(long, value_name = "DIR|kubernetes")]
+    source: String,
+
+    /// With --source kubernetes: how to reach the API; in a pod its service account where absent.
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+
+    /// With --source kubernetes: namespace of the Lease by which the agent shows that it is alive.
+    #[arg(long, value_name = "NAME", default_value = "headgate-system")]
+    namespace: String,
 
     #[command(flatten)]
     instance: InstanceArguments,
@@ -57,7 +67,13 @@ pub(crate) fn run(arguments: AgentArguments) -> Result<Outcome, CliError> {
         instance: arguments.instance.instance,
         bpffs: arguments.instance.bpffs,
         state: arguments.instance.state_dir,
-        source: arguments.source,
+        source: match arguments.source.as_str() {
+            "kubernetes" => SourceConfig::Kubernetes {
+                kubeconfig: arguments.kubeconfig,
+            },
+            directory => SourceConfig::Directory(directory.into()),
+        },
+        namespace: arguments.namespace,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -41,6 +41,10 @@ struct RawProgramInfo {
     map_count: u32,
     map_ids: u64,
     name: [u8; 16],
+    /// From `ifindex` to `recursion_misses`.
+    between: [u64; 17],
+    verified_instructions: u32,
+    attach_btf_object: u32,
 }
 
 #[repr(C)]
@@ -115,6 +119,11 @@ impl Program {
     /// Whether it was compiled to machine code.
     pub(crate) fn is_jited(&self) -> io::Result<bool> {
         Ok(info(self.fd.as_fd(), RawProgramInfo::default())?.jited_length > 0)
+    }
+
+    /// Instructions that the verifier walked, of the million that it walks at most.
+    pub(crate) fn verified_instructions(&self) -> io::Result<u32> {
+        Ok(info(self.fd.as_fd(), RawProgramInfo::default())?.verified_instructions)
     }
 
     /// Ids of the maps that it uses.

@@ -48,7 +48,7 @@ fn link_removed() {
     let lab = Lab::enforcing(&[("policy.yaml", &on("eth0"))]);
     lab.check([bad().dropped_by("dropping/udp")]);
     lab.node.pause();
-    let links = lab.node.pins().join("v1/links");
+    let links = lab.node.pins().join("v2/links");
     let link = std::fs::read_dir(&links).expect("the links' folder").next();
     let link = link
         .expect("there is a link")

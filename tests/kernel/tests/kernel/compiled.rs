@@ -16,6 +16,7 @@ use headgate_kernel_tests::{
 };
 use headgate_layout::verdict::{Action, Count, Reason};
 use headgate_packet::{
+    failsafe::Claim,
     judge::{Cause, Environment, Verdict, judge},
     parse::Addresses,
     tables::HostTables,
@@ -138,7 +139,7 @@ impl<'a> Environment for Host<'a> {
         Some(self.0)
     }
 
-    fn is_failsafe_peer(&self, _: &Addresses) -> bool {
+    fn is_failsafe_peer(&self, _: &Addresses, _: Claim) -> bool {
         false
     }
 }

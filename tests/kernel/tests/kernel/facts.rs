@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use headgate_kernel::interfaces::{InterfaceFacts, InterfaceKind, interfaces, watch};
+use headgate_datapath::failsafe::PortRange;
+use headgate_kernel::{
+    interfaces::{InterfaceFacts, InterfaceKind, interfaces, watch},
+    local_ports,
+};
 use headgate_kernel_tests::{
     network::{ip, veth},
     trials::in_kernel,
@@ -16,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a_change_of_interfaces_is_told_and_silence_is_kept",
             changes,
         ),
+        in_kernel("ports_of_outgoing_connections_are_the_namespaces", ports),
     ]
 }
 
@@ -101,4 +106,11 @@ fn changes() {
             while tokio::time::timeout(quiet, changes.next()).await.is_ok() {}
         }
     });
+}
+
+fn ports() {
+    let switch = "/proc/sys/net/ipv4/ip_local_port_range";
+    std::fs::write(switch, "40000 40999").expect("a range");
+    let range = local_ports().expect("read");
+    assert_eq!(Some(range), PortRange::new(40_000, 40_999));
 }

@@ -9,6 +9,7 @@ mod counting;
 mod facts;
 mod failsafe;
 mod mending;
+mod monitoring;
 mod object;
 mod real_lists;
 mod refusals;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         facts::trials(),
         failsafe::trials(),
         mending::trials(),
+        monitoring::trials(),
         object::trials(),
         real_lists::trials(),
         refusals::trials(),

@@ -60,7 +60,7 @@ fn mended(node: &mut Node, state: &DatapathState) {
 fn detached_behind() {
     let (mut node, state) = one_port();
     node.converge(&state);
-    let pin = node.pins().join("v1/links/port0");
+    let pin = node.layout_pins().join("links/port0");
     run("bpftool", &format!("link detach pinned {}", pin.display()));
     let observed = node.observe();
     assert_eq!(observed.links[&port(0)].ifindex, None);
@@ -103,7 +103,7 @@ fn not_pinned() {
     let (mut node, state) = one_port();
     node.converge(&state);
     // As after a crash between the link's update and the program's pin.
-    let programs = node.pins().join("v1/programs");
+    let programs = node.layout_pins().join("programs");
     fs::remove_dir_all(&programs).expect("removed");
     fs::create_dir(&programs).expect("made again");
     assert_eq!(node.observe().links[&port(0)].object, None);
@@ -113,7 +113,7 @@ fn not_pinned() {
 fn slots_unpinned() {
     let (mut node, state) = one_port();
     node.converge(&state);
-    fs::remove_file(node.pins().join("v1/slots-65536")).expect("removed");
+    fs::remove_file(node.layout_pins().join("slots-65536")).expect("removed");
     let link = node.observe().links[&port(0)];
     assert_eq!((link.object, link.capacity.0), (None, 0));
     mended(&mut node, &state);
@@ -122,7 +122,7 @@ fn slots_unpinned() {
 fn map_unpinned() {
     let (mut node, state) = one_port();
     node.converge(&state);
-    fs::remove_file(node.pins().join("v1/RULE_COUNTERS")).expect("removed");
+    fs::remove_file(node.layout_pins().join("RULE_COUNTERS")).expect("removed");
     assert!(!node.observe().prepared);
     assert_eq!(
         node.observe().links.len(),

@@ -2,8 +2,16 @@
 
 use aya_obj::{Object, generated::bpf_map_type};
 use headgate_kernel::OBJECT;
-use headgate_kernel_tests::trials::anywhere;
-use headgate_layout::maps::{self, MapSpec, MapType};
+use headgate_kernel_tests::{
+    blocks::{default_of, large_rule_of},
+    network::veth,
+    node::{Node, port, wanted},
+    trials::{anywhere, in_kernel},
+};
+use headgate_layout::{
+    maps::{self, MapSpec, MapType},
+    verdict::Action,
+};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -13,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "the_object_has_one_program_for_frames_in_several_buffers",
             program,
         ),
+        in_kernel("the_verifier_walks_half_of_what_it_would_at_most", verifier),
     ]
 }
 
@@ -22,6 +31,7 @@ fn kind_of(spec: &MapSpec) -> u32 {
         MapType::PerCpuArray => bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY,
         MapType::LpmTrie => bpf_map_type::BPF_MAP_TYPE_LPM_TRIE,
         MapType::ArrayOfMaps => bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        MapType::RingBuffer => bpf_map_type::BPF_MAP_TYPE_RINGBUF,
     };
     kind as u32
 }
@@ -57,4 +67,19 @@ fn program() {
     let section = &object.programs["headgate"].section;
     let frags = matches!(section, aya_obj::ProgramSection::Xdp { frags: true, .. });
     assert!(frags, "{section:?}");
+}
+
+/// Another release walks more or less of the same program.
+fn verifier() {
+    let mut node = Node::new();
+    let interface = veth("v0", "v1");
+    for block in [
+        default_of(Action::Drop),
+        large_rule_of(Action::Drop, 7, 100 << 20),
+    ] {
+        node.converge(&wanted(&[(port(0), interface, &block)]));
+        let walked = node.kernel.verified_instructions(port(0)).expect("read");
+        println!("the verifier walked {walked} instructions");
+        assert!(walked < 500_000, "{walked}");
+    }
 }

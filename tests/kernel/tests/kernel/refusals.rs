@@ -188,7 +188,7 @@ fn pin_refused() {
     let interface = veth("v0", "v1");
     let state = wanted(&[(port(0), interface, &default_of(Action::Drop))]);
     let step = up_to_attach(&mut node.kernel, &state);
-    std::fs::remove_dir(node.pins().join("v1/links")).expect("removed");
+    std::fs::remove_dir(node.layout_pins().join("links")).expect("removed");
     let refused = node.kernel.apply(&step, &state.blocks);
     let Err(error @ KernelError::Call { .. }) = refused else {
         panic!("not refused: {refused:?}");
@@ -198,7 +198,7 @@ fn pin_refused() {
         "{error}"
     );
     assert!(!run("ip", "link show v0").contains("prog/xdp"));
-    let programs = std::fs::read_dir(node.pins().join("v1/programs")).expect("programs");
+    let programs = std::fs::read_dir(node.layout_pins().join("programs")).expect("programs");
     assert_eq!(programs.count(), 0);
 }
 
@@ -208,7 +208,7 @@ fn other_shape() {
     node.kernel
         .apply(&step, &Default::default())
         .expect("prepared");
-    let pin = node.pins().join("v1/ACTIVE");
+    let pin = node.layout_pins().join("ACTIVE");
     std::fs::remove_file(&pin).expect("removed");
     let pin = pin.display();
     let map = "type array key 4 value 8 entries 1 name ACTIVE";

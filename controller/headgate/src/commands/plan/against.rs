@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use headgate_agent::{config::Config, facts, lost_memory, now, resources::Resources, store::Store};
+use headgate_agent::{facts, lost_memory, now, resources::Resources, store::Store};
 use headgate_compile::{
     Compilation, compile,
     memory::{LastGood, Memory},
@@ -121,26 +121,19 @@ fn compiled(directory: &Path, node: &NodeFacts, memory: &Memory) -> Result<Compi
 }
 
 fn node(arguments: &PlanArguments) -> Result<NodeFacts, CliError> {
-    let config = Config {
-        instance: arguments.place.instance.clone(),
-        bpffs: arguments.place.bpffs.clone(),
-        state: arguments.place.state_dir.clone(),
-        source: arguments.directory.clone(),
-        node_name: arguments.node.name()?,
-        node_labels: arguments.node.node_labels.0.clone(),
-        failsafe: arguments.node.failsafe(),
-    };
+    let (name, labels) = (arguments.node.name()?, arguments.node.node_labels.0.clone());
+    let failsafe = arguments.node.failsafe();
     if arguments.interfaces.is_empty() {
-        return Ok(facts::read(&config)?);
+        return Ok(facts::read(&name, &labels, &failsafe)?);
     }
     let numbered = arguments.interfaces.iter().zip(1..);
     Ok(NodeFacts {
-        name: config.node_name,
-        labels: config.node_labels,
+        name,
+        labels,
         interfaces: numbered
             .map(|(name, number)| made_up(name, number))
             .collect(),
-        failsafe: config.failsafe,
+        failsafe,
     })
 }
 

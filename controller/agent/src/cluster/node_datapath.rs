@@ -1,0 +1,135 @@
+//! A report in the words of the NodeDatapath.
+
+use headgate_compile::finding::{Finding, Severity};
+use headgate_crds::{
+    InterfaceDatapath, NodeDatapathStatus, NodeFacts, ResourceException, TablesDatapath,
+};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+use crate::report::{PortReport, PortStatus, Report};
+
+/// What the CRD takes of each list.
+const MOST: usize = 256;
+/// Longest message: an object stays small whatever is wrong with it.
+const LONGEST_MESSAGE: usize = 1_000;
+
+/// The status that `report` comes to. The time of its condition is now; who writes it keeps the
+/// former one where the condition did not change.
+pub(super) fn status(report: &Report) -> NodeDatapathStatus {
+    let exceptions = report.findings.iter().filter_map(exception);
+    let mut exceptions: Vec<ResourceException> = exceptions.collect();
+    exceptions.sort_by(|a, b| (&a.kind, &a.name, &a.message).cmp(&(&b.kind, &b.name, &b.message)));
+    exceptions.truncate(MOST);
+    NodeDatapathStatus {
+        revision: report.live_revision.map(|revision| revision.to_string()),
+        inputs_digest: report.inputs.map(|digest| digest.to_string()),
+        interfaces: report.ports.values().map(interface).collect(),
+        conditions: vec![ready(report, &exceptions)],
+        exceptions,
+        tables: report.tables.iter().take(MOST).map(tables).collect(),
+        node: Some(NodeFacts {
+            kernel_release: kernel_release(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }),
+    }
+}
+
+fn exception(finding: &Finding) -> Option<ResourceException> {
+    let severity = match finding.severity {
+        Severity::Stalled | Severity::Pending => format!("{:?}", finding.severity),
+        Severity::Warning => return None,
+    };
+    let resource = finding.resource.as_ref()?;
+    let message = match finding.path.as_str() {
+        "" => finding.message.clone(),
+        path => format!("{path}: {}", finding.message),
+    };
+    Some(ResourceException {
+        kind: resource.kind.clone(),
+        name: resource.name.clone(),
+        severity,
+        reason: format!("{:?}", finding.reason),
+        message: shortened(&message),
+    })
+}
+
+fn interface(port: &PortReport) -> InterfaceDatapath {
+    let (enforced, reason) = match &port.status {
+        PortStatus::Enforced => (true, None),
+        PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason) => (false, Some(reason)),
+    };
+    InterfaceDatapath {
+        name: port.interface.clone(),
+        ifindex: port.ifindex,
+        attach_mode: port.mode.map(|mode| format!("{mode:?}")),
+        native_refusal: port.native_refusal.clone(),
+        tables: port.tables.to_string(),
+        enforced,
+        reason: reason.map(|reason| shortened(reason)),
+    }
+}
+
+fn tables(summary: &headgate_compile::TablesSummary) -> TablesDatapath {
+    TablesDatapath {
+        digest: summary.tables.to_string(),
+        interfaces: summary.interfaces.clone(),
+        policies: summary.policies.clone(),
+        rules: u32::try_from(summary.rules).unwrap_or(u32::MAX),
+        bytes: summary.bytes,
+    }
+}
+
+fn ready(report: &Report, exceptions: &[ResourceException]) -> Condition {
+    let is_amiss = |port: &&PortReport| port.status != PortStatus::Enforced;
+    let amiss: Vec<&str> = report
+        .ports
+        .values()
+        .filter(is_amiss)
+        .map(|port| port.interface.as_str())
+        .collect();
+    let (is_ready, reason, message) = if let Some(failure) = report.failures.first() {
+        (false, "KernelFailed", failure.clone())
+    } else if !amiss.is_empty() {
+        (
+            false,
+            "NotEnforced",
+            format!("not as wanted: {}", amiss.join(", ")),
+        )
+    } else if report.wanted_revision.is_none() {
+        let held = "nothing changes until what is bad is mended".to_owned();
+        (
+            false,
+            "Held",
+            exceptions.first().map_or(held, |e| e.message.clone()),
+        )
+    } else if let Some(first) = exceptions.first() {
+        let message = format!("{} {}: {}", first.kind, first.name, first.message);
+        (false, "Exceptions", message)
+    } else {
+        let message = format!("{} interfaces enforce what they should", report.ports.len());
+        (true, "Enforced", message)
+    };
+    Condition {
+        type_: "Ready".to_owned(),
+        status: if is_ready { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message: shortened(&message),
+        last_transition_time: Time(Timestamp::now()),
+        observed_generation: None,
+    }
+}
+
+fn shortened(message: &str) -> String {
+    match message.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{}...", &message[..end]),
+        None => message.to_owned(),
+    }
+}
+
+fn kernel_release() -> String {
+    let uname = rustix::system::uname();
+    uname.release().to_string_lossy().into_owned()
+}

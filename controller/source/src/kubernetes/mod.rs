@@ -1,0 +1,316 @@
+//! The Kubernetes API as the source of resources.
+
+mod client;
+mod watched;
+mod words;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use headgate_crds::{API_VERSION, GROUP, Kind, Resource, VERSION, check};
+use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
+    runtime::watcher,
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    document::{Document, Listing, Origin, Reading},
+    file::written,
+};
+
+pub use client::{ClientError, Connection, connect};
+use watched::{Watched, list};
+pub use words::explain;
+
+/// A burst of changes has ended when nothing came for so long; Argo CD and `kubectl apply` write
+/// one object after another.
+const QUIET: Duration = Duration::from_millis(5);
+/// A burst is cut off after so long.
+const LONGEST_BURST: Duration = Duration::from_millis(50);
+
+/// The namespace and the label of the EndpointSlices of the API servers.
+const API_SERVERS: (&str, &str) = ("default", "kubernetes.io/service-name=kubernetes");
+
+/// Whether a resource, as it is kept, needs CidrGroups on a node with these labels.
+pub type UsesGroups<T> = dyn Fn(&T, &BTreeMap<String, String>) -> bool + Send;
+
+/// The policies of a cluster, the groups while a policy of this node uses some, the node itself and
+/// the addresses of the API servers, each by a watch.
+pub struct KubernetesSource<T> {
+    client: Client,
+    node_name: String,
+    convert: Arc<dyn Fn(Resource) -> T + Send + Sync>,
+    uses_groups: Box<UsesGroups<T>>,
+    policies: Documents<T>,
+    groups: Option<Documents<T>>,
+    node: Watched<PartialObjectMeta<Node>, NodeObject>,
+    api_servers: Watched<EndpointSlice, Vec<SocketAddr>>,
+}
+
+type Documents<T> = Watched<DynamicObject, Arc<Document<T>>>;
+
+/// What is read of the node's own object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeObject {
+    /// Its uid.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl<T: Clone + Send + Sync + 'static> KubernetesSource<T> {
+    /// Watches through `client` for the node `node_name`, and keeps of each resource what `convert`
+    /// makes of it. Nothing is asked before [`Self::changed`] is awaited.
+    pub fn new(
+        client: Client,
+        node_name: impl Into<String>,
+        convert: impl Fn(Resource) -> T + Send + Sync + 'static,
+        uses_groups: impl Fn(&T, &BTreeMap<String, String>) -> bool + Send + 'static,
+    ) -> Self {
+        let node_name = node_name.into();
+        let convert: Arc<dyn Fn(Resource) -> T + Send + Sync> = Arc::new(convert);
+        let (namespace, label) = API_SERVERS;
+        Self {
+            policies: documents(&client, Kind::XdpPolicy, Arc::clone(&convert)),
+            groups: None,
+            node: Watched::new(
+                list(
+                    Api::all(client.clone()),
+                    watcher::Config::default().fields(&format!("metadata.name={node_name}")),
+                ),
+                |node| NodeObject {
+                    uid: node.uid().unwrap_or_default(),
+                    labels: node.metadata.labels.unwrap_or_default(),
+                },
+            ),
+            api_servers: Watched::new(
+                list(
+                    Api::namespaced(client.clone(), namespace),
+                    watcher::Config::default().labels(label),
+                ),
+                |slice| endpoints(&slice),
+            ),
+            client,
+            node_name,
+            convert,
+            uses_groups: Box::new(uses_groups),
+        }
+    }
+
+    /// What is known now.
+    pub fn read(&self) -> Reading<T> {
+        match self.unknown() {
+            Some(reason) => Reading::Unavailable { reason },
+            None => Reading::Complete(Listing {
+                documents: self.documents().cloned().collect(),
+                unreadable: Vec::new(),
+                warnings: Vec::new(),
+                stale: self.trouble(),
+            }),
+        }
+    }
+
+    /// The node's own object; `None` before it was heard of, and where there is none.
+    pub fn node(&self) -> Option<&NodeObject> {
+        self.node.objects().next()
+    }
+
+    /// Where the API servers listen; `None` before that was heard.
+    pub fn api_servers(&self) -> Option<BTreeSet<SocketAddr>> {
+        let slices = self
+            .api_servers
+            .is_listed()
+            .then(|| self.api_servers.objects());
+        slices.map(|slices| slices.flatten().copied().collect())
+    }
+
+    /// Waits for news, and for the end of a burst of them. Dropping the future loses nothing that
+    /// [`Self::read`] would tell.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn changed(&mut self) {
+        while !self.next().await {}
+        let latest = Instant::now() + LONGEST_BURST;
+        loop {
+            let quiet = (Instant::now() + QUIET).min(latest);
+            if timeout_at(quiet, self.next()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes in one event; whether something is now known that was not before.
+    async fn next(&mut self) -> bool {
+        let is_new = tokio::select! {
+            is_new = self.policies.next() => is_new,
+            is_new = next_of(&mut self.groups) => is_new,
+            is_new = self.node.next() => is_new,
+            is_new = self.api_servers.next() => is_new,
+        };
+        if is_new {
+            self.follow_groups();
+        }
+        is_new
+    }
+
+    /// Starts or ends the watch of groups.
+    fn follow_groups(&mut self) {
+        let Some(node) = self.node.objects().next() else {
+            return;
+        };
+        let uses = |document: &Arc<Document<T>>| match &document.content {
+            Ok(content) => (self.uses_groups)(content, &node.labels),
+            // What it last said well may use some.
+            Err(_) => true,
+        };
+        let wanted = self.policies.objects().any(uses);
+        if !wanted {
+            self.groups = None;
+        } else if self.groups.is_none() {
+            let convert = Arc::clone(&self.convert);
+            self.groups = Some(documents(&self.client, Kind::CidrGroup, convert));
+        }
+    }
+
+    fn documents(&self) -> impl Iterator<Item = &Arc<Document<T>>> {
+        let groups = self.groups.iter().flat_map(Watched::objects);
+        self.policies.objects().chain(groups)
+    }
+
+    /// Why it is not known what there is.
+    fn unknown(&self) -> Option<String> {
+        let unlisted = |is_listed: bool| !is_listed;
+        if unlisted(self.policies.is_listed())
+            || unlisted(self.node.is_listed())
+            || self
+                .groups
+                .as_ref()
+                .is_some_and(|groups| !groups.is_listed())
+        {
+            let trouble = self.trouble();
+            return Some(trouble.unwrap_or_else(|| "the API has not answered yet".to_owned()));
+        }
+        self.node().is_none().then(|| {
+            format!(
+                "the cluster has no node {}; give its name as `kubectl get nodes` shows it by --node-name",
+                self.node_name
+            )
+        })
+    }
+
+    /// What keeps a watch from being told the news.
+    fn trouble(&self) -> Option<String> {
+        let groups = self.groups.as_ref().and_then(Watched::trouble);
+        let others = [self.node.trouble(), self.api_servers.trouble()];
+        let all = [self.policies.trouble(), groups].into_iter().chain(others);
+        all.flatten().next()
+    }
+}
+
+async fn next_of<T: Clone + Send + Sync + 'static>(watched: &mut Option<Documents<T>>) -> bool {
+    match watched {
+        Some(watched) => watched.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The API's list of a kind, as users name it: `xdppolicies.headgate.dev`.
+fn list_name(kind: Kind) -> String {
+    format!("{}.{GROUP}", plural(kind))
+}
+
+fn plural(kind: Kind) -> &'static str {
+    match kind {
+        Kind::CidrGroup => "cidrgroups",
+        Kind::XdpPolicy => "xdppolicies",
+    }
+}
+
+fn documents<T: Clone + Send + Sync + 'static>(
+    client: &Client,
+    kind: Kind,
+    convert: Arc<dyn Fn(Resource) -> T + Send + Sync>,
+) -> Documents<T> {
+    let kind_of_api = GroupVersionKind::gvk(GROUP, VERSION, kind.as_str());
+    let resource = ApiResource::from_gvk_with_plural(&kind_of_api, plural(kind));
+    // Untyped: an object that got past the CRD must not stop the watch.
+    let api = Api::all_with(client.clone(), &resource);
+    Watched::new(list(api, watcher::Config::default()), move |object| {
+        Arc::new(document(kind, object, &*convert))
+    })
+}
+
+fn document<T>(kind: Kind, object: DynamicObject, convert: &dyn Fn(Resource) -> T) -> Document<T> {
+    let (uid, name) = (object.uid().unwrap_or_default(), object.name_any());
+    let generation = object.metadata.generation;
+    let value = value_of(kind, object);
+    let (content, warnings) = match check(&value) {
+        Ok(checked) => (Ok(convert(checked.resource)), checked.warnings),
+        Err(problems) => (Err(problems), Vec::new()),
+    };
+    Document {
+        origin: Origin {
+            list: list_name(kind),
+            line: None,
+        },
+        kind,
+        name,
+        uid,
+        generation: generation.and_then(|number| u64::try_from(number).ok()),
+        written: written(&value),
+        content,
+        warnings,
+    }
+}
+
+/// The object as its author knows it: without what the API server and other controllers add.
+fn value_of(kind: Kind, object: DynamicObject) -> Value {
+    let metadata = object.metadata;
+    let mut value = json!({
+        "apiVersion": API_VERSION,
+        "kind": kind.as_str(),
+        "metadata": {"name": metadata.name},
+    });
+    if let Some(labels) = metadata.labels {
+        value["metadata"]["labels"] = json!(labels);
+    }
+    if let Value::Object(fields) = object.data {
+        for (name, field) in fields {
+            if name != "status" {
+                value[name] = field;
+            }
+        }
+    }
+    value
+}
+
+fn endpoints(slice: &EndpointSlice) -> Vec<SocketAddr> {
+    let ports: Vec<u16> = slice
+        .ports
+        .iter()
+        .flatten()
+        .filter_map(|port| u16::try_from(port.port?).ok())
+        .collect();
+    let addresses = slice
+        .endpoints
+        .iter()
+        .flatten()
+        .flat_map(|endpoint| &endpoint.addresses);
+    addresses
+        .filter_map(|address| address.parse().ok())
+        .flat_map(|address| {
+            ports
+                .iter()
+                .map(move |port| SocketAddr::new(address, *port))
+        })
+        .collect()
+}

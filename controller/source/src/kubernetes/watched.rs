@@ -1,0 +1,144 @@
+//! One watch, and what is known by it.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    time::{Duration, Instant},
+};
+
+use futures_util::{Stream, StreamExt as _, stream::BoxStream};
+use kube::{
+    Api, Resource, ResourceExt as _,
+    core::Status,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+
+use super::words;
+
+/// A trouble that did not come again for so long is over: the longest pause between two attempts is
+/// half a minute, and a watch that goes on says nothing.
+const TROUBLE_LASTS: Duration = Duration::from_secs(45);
+
+type Events<K> = BoxStream<'static, watcher::Result<Event<K>>>;
+
+/// The objects of one list.
+pub(super) struct Watched<K, V> {
+    events: Events<K>,
+    convert: Box<dyn Fn(K) -> V + Send>,
+    /// By uid.
+    objects: BTreeMap<String, V>,
+    /// A list that is under way: what is known stays until it is whole.
+    arriving: Option<BTreeMap<String, V>>,
+    is_listed: bool,
+    trouble: Option<(Instant, String)>,
+}
+
+impl<K: Resource + Send + 'static, V> Watched<K, V> {
+    pub(super) fn new(events: Events<K>, convert: impl Fn(K) -> V + Send + 'static) -> Self {
+        Self {
+            events,
+            convert: Box::new(convert),
+            objects: BTreeMap::new(),
+            arriving: None,
+            is_listed: false,
+            trouble: None,
+        }
+    }
+
+    /// All objects, in the order of their uids.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &V> {
+        self.objects.values()
+    }
+
+    /// Whether the whole list was heard once.
+    pub(super) fn is_listed(&self) -> bool {
+        self.is_listed
+    }
+
+    /// Why there is no news.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let (since, words) = self.trouble.as_ref()?;
+        (since.elapsed() < TROUBLE_LASTS).then(|| words.clone())
+    }
+
+    /// Takes in one event; whether something is now known that was not before. Dropping the future
+    /// loses nothing.
+    pub(super) async fn next(&mut self) -> bool {
+        match self.events.next().await {
+            Some(Ok(event)) => self.take(event),
+            Some(Err(error)) => {
+                let words = words::explain_watch(&error);
+                tracing::debug!(%error, "a watch failed");
+                let is_new = self.trouble().as_ref() != Some(&words);
+                self.trouble = Some((Instant::now(), words));
+                is_new
+            }
+            // A watcher never ends.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn take(&mut self, event: Event<K>) -> bool {
+        match event {
+            Event::Init => {
+                self.arriving = Some(BTreeMap::new());
+                false
+            }
+            Event::InitApply(object) => {
+                let uid = object.uid().unwrap_or_default();
+                let value = (self.convert)(object);
+                self.arriving.get_or_insert_default().insert(uid, value);
+                false
+            }
+            Event::InitDone => {
+                self.objects = self.arriving.take().unwrap_or_default();
+                self.is_listed = true;
+                self.trouble = None;
+                true
+            }
+            Event::Apply(object) => {
+                let uid = object.uid().unwrap_or_default();
+                let value = (self.convert)(object);
+                self.objects.insert(uid, value);
+                self.trouble = None;
+                true
+            }
+            Event::Delete(object) => {
+                self.objects.remove(&object.uid().unwrap_or_default());
+                self.trouble = None;
+                true
+            }
+        }
+    }
+}
+
+/// The events of a list. Lists are streamed where the server can do that (Kubernetes 1.34 by
+/// default): no page of them has to fit into memory at once.
+pub(super) fn list<K>(api: Api<K>, config: watcher::Config) -> Events<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Clone + Send + Sync,
+{
+    let paged = watcher(api.clone(), config.clone().page_size(50)).default_backoff();
+    let streamed = watcher(api, config.streaming_lists()).default_backoff();
+    until_refused(streamed).chain(paged).boxed()
+}
+
+/// Ends where the server does not know how to stream a list.
+fn until_refused<K: Send + Sync>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
+    let is_refusal = |status: &Status| matches!(status.code, 400 | 422);
+    events.take_while(move |event| {
+        let refused = match event {
+            Err(watcher::Error::WatchError(status)) => is_refusal(status),
+            Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) => is_refusal(status),
+            _ => false,
+        };
+        std::future::ready(!refused)
+    })
+}

@@ -1,0 +1,106 @@
+//! Events, for whoever watches.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    btf_maps::{Array, PerCpuArray, RingBuf},
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_load_bytes},
+    macros::btf_map,
+    programs::XdpContext,
+};
+use headgate_layout::{
+    maps::MONITORED,
+    monitor::{ALLOWED, Budget, CAPTURED, DROPPED, Event, NOT_IP, Order, RING_BYTES},
+    tables::NO_RULE,
+    verdict::{Action, Reason},
+};
+use headgate_packet::judge::{Cause, Verdict};
+
+use crate::maps::{ACTIVE, MapTables, port};
+
+#[btf_map]
+static MONITOR: Array<Order, 1> = Array::new();
+
+#[btf_map]
+static MONITOR_BUDGETS: PerCpuArray<Budget, 1> = PerCpuArray::new();
+
+#[btf_map]
+static EVENTS: RingBuf<Event, { RING_BYTES as usize }> = RingBuf::new();
+
+/// Tells `verdict` if somebody asks for such.
+#[inline(always)]
+pub fn tell(ctx: &XdpContext, verdict: &Verdict, tables: Option<MapTables>) {
+    let kind = match (verdict.cause, verdict.action) {
+        (Cause::Reason(Reason::NotIp), _) => NOT_IP,
+        (_, Action::Allow) => ALLOWED,
+        (_, Action::Drop) => DROPPED,
+    };
+    if let Some(word) = ACTIVE.get(MONITORED)
+        && *word & kind != 0
+    {
+        sample(ctx, verdict, tables);
+    }
+}
+
+#[inline(always)]
+fn sample(ctx: &XdpContext, verdict: &Verdict, tables: Option<MapTables>) {
+    let (Some(order), Some(budget)) = (MONITOR.get(0), MONITOR_BUDGETS.get_ptr_mut(0)) else {
+        return;
+    };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    if now >= order.until {
+        // Who asked is gone. Should somebody else have begun just now, they ask again in a second.
+        if let Some(word) = ACTIVE.get_ptr_mut(MONITORED) {
+            // SAFETY: the map's value, of which each side writes the whole word.
+            unsafe { word.write_volatile(0) };
+        }
+        return;
+    }
+    let (cause, by_rule) = match verdict.cause {
+        Cause::Rule(counter) => (counter, 1),
+        Cause::Reason(reason) => (reason as u32, 0),
+    };
+    if order.counter != NO_RULE && (by_rule == 0 || cause != order.counter) {
+        return;
+    }
+    // SAFETY: this CPU's own value, as in `maps::count`.
+    let budget = unsafe { &mut *budget };
+    let saved = budget.saved + (now - budget.reckoned);
+    budget.saved = saved.min(order.burst);
+    budget.reckoned = now;
+    if budget.saved < order.interval {
+        budget.limited += 1;
+        return;
+    }
+    budget.saved -= order.interval;
+    let Some(mut entry) = EVENTS.reserve(0) else {
+        budget.full += 1;
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    let digest = tables
+        .and_then(|tables| tables.digest())
+        .unwrap_or_default();
+    // No frame is empty. Written so that the verifier sees 1 to CAPTURED, a power of two.
+    let length = (ctx.data_end() - ctx.data()).min(CAPTURED as usize) as u32;
+    let captured = (length.wrapping_sub(1) & (CAPTURED - 1)) + 1;
+    // SAFETY: the entry is memory of this size until it is submitted; what of the frame's place is
+    // not written here is not read either, which `captured` tells.
+    unsafe {
+        (&raw mut (*event).time).write(now);
+        (&raw mut (*event).tables).write(digest);
+        (&raw mut (*event).length).write(verdict.length);
+        (&raw mut (*event).cause).write(cause);
+        (&raw mut (*event).port).write(port() as u16);
+        (&raw mut (*event).action).write(verdict.action as u8);
+        (&raw mut (*event).by_rule).write(by_rule);
+        (&raw mut (*event).captured).write(captured);
+        bpf_xdp_load_bytes(
+            ctx.as_ptr().cast(),
+            0,
+            (&raw mut (*event).frame).cast(),
+            captured,
+        );
+    }
+    entry.submit(0);
+}

@@ -1,0 +1,81 @@
+//! Processes that end with the tests.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Sender},
+    thread,
+};
+
+use crate::namespace::Namespace;
+
+/// How much of a log is told when something went wrong.
+const LAST_LINES: usize = 20;
+
+/// A process in a network namespace, killed when dropped, or when the tests are.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+    /// Ends the thread that started the child, when dropped.
+    _keeper: Sender<()>,
+}
+
+impl Process {
+    /// Starts a program in `namespace`; what it says goes to the file `log`.
+    pub(crate) fn start<'a>(
+        namespace: &Namespace,
+        program: &Path,
+        arguments: impl IntoIterator<Item = &'a str>,
+        log: PathBuf,
+    ) -> Self {
+        let file = File::options().create(true).append(true).open(&log);
+        let output = file.expect("the folder of logs is ours");
+        let errors = output.try_clone().expect("a file can be had twice");
+        let mut command = namespace.command("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program)
+            .args(arguments);
+        command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        let (child, keeper) = spawn(command).expect("nsenter can be run");
+        Self {
+            child,
+            log,
+            _keeper: keeper,
+        }
+    }
+
+    /// Panics where it has ended by itself, with the last that it said.
+    pub(crate) fn assert_runs(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("it is our child") {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+            panic!("{}: it ended ({status}):\n{last}", self.log.display());
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It fails only where it was waited for already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a command from a thread of its own: the signal that a parent's death sends comes when
+/// the thread ends that forked, and threads of tests do not last.
+fn spawn(mut command: Command) -> io::Result<(Child, Sender<()>)> {
+    let (report, started) = mpsc::channel();
+    let (keeper, end) = mpsc::channel();
+    thread::spawn(move || {
+        let _ = report.send(command.spawn());
+        let _ = end.recv();
+    });
+    let child = started.recv().expect("the thread says how it went")?;
+    Ok((child, keeper))
+}

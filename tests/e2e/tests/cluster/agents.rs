@@ -1,0 +1,310 @@
+//! Agents that obey the API.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use headgate_e2e_tests::{
+    cluster::{Cluster, LABEL},
+    flow::{Flow, Receiver},
+    node::Node,
+    trials::on_cluster,
+    wait::wait_for,
+};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+/// Time within which agents must have done what they are about to do, on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        on_cluster("what_is_applied_is_enforced_on_every_node", apply),
+        on_cluster("a_node_selector_follows_the_nodes_labels", labels),
+        on_cluster(
+            "without_the_api_everything_stays_over_a_restart",
+            without_api,
+        ),
+        on_cluster("a_closed_node_still_reaches_its_api_server", closed),
+        on_cluster("what_is_missing_is_said_and_waited_for", missing),
+    ]
+}
+
+/// A cluster whose nodes have agents, not started. Policies select it by its label, for several
+/// clusters share the API.
+struct Fleet {
+    nodes: Vec<Node>,
+    cluster: Cluster,
+}
+
+impl Fleet {
+    fn new(nodes: u8) -> Self {
+        let cluster = Cluster::new(nodes);
+        cluster.kubectl().run(&["apply", "-k", "manifests/base"]);
+        Self {
+            nodes: cluster.nodes.iter().map(Node::of_cluster).collect(),
+            cluster,
+        }
+    }
+
+    fn started(nodes: u8) -> Self {
+        let mut fleet = Self::new(nodes);
+        for node in &mut fleet.nodes {
+            node.start();
+        }
+        fleet
+    }
+
+    /// Its own name for a policy or group.
+    fn named(&self, name: &str) -> String {
+        format!("{}-{name}", self.cluster.name)
+    }
+
+    /// A policy that drops UDP to this port, on nodes of the cluster with these labels too.
+    fn drop_udp(&self, name: &str, port: u16, labels: &[(&str, &str)]) -> Value {
+        let mut policy = json!({
+            "apiVersion": "headgate.dev/v1alpha1",
+            "kind": "XdpPolicy",
+            "metadata": {"name": self.named(name)},
+            "spec": {
+                "nodeSelector": {"matchLabels": {LABEL: self.cluster.name}},
+                "interfaces": ["eth0"],
+                "rules": [{
+                    "name": "udp", "action": "Drop",
+                    "protocols": [{"udp": {"ports": [{"port": port}]}}],
+                }],
+            },
+        });
+        for (key, value) in labels {
+            policy["spec"]["nodeSelector"]["matchLabels"][key] = json!(value);
+        }
+        policy
+    }
+
+    fn apply(&self, object: &Value) {
+        self.cluster.kubectl().apply(&object.to_string());
+    }
+
+    fn delete(&self, kind: &str, name: &str) {
+        self.cluster
+            .kubectl()
+            .run(&["delete", kind, &self.named(name)]);
+    }
+
+    /// How many of 20 datagrams to this port of the node arrive.
+    fn arrivals(&self, node: usize, port: u16) -> u64 {
+        const COUNT: u64 = 20;
+        let member = &self.cluster.nodes[node].member;
+        let receiver = Receiver::open(&member.namespace, &[port]);
+        let to = SocketAddr::new(member.end.v4.into(), port);
+        let source: IpAddr = self.cluster.client.end.v4.into();
+        let flow = Flow::start(&self.cluster.client.namespace, &[source], to, 2_000, COUNT);
+        wait_for(SOON, "all are sent", || flow.sent() == COUNT);
+        std::thread::sleep(Duration::from_millis(50));
+        let received = receiver.received(flow.id);
+        let _sent = flow.stop();
+        received
+    }
+
+    /// Waits until datagrams to this port of the node are dropped, or are not.
+    fn wait_until(&self, node: usize, port: u16, is_dropped: bool) {
+        let what = format!("port {port} of node {node} dropped: {is_dropped}");
+        let expected = if is_dropped { 0 } else { 20 };
+        wait_for(SOON, &what, || self.arrivals(node, port) == expected);
+    }
+
+    fn datapath(&self, node: usize) -> Value {
+        let name = &self.cluster.nodes[node].name;
+        let said = self
+            .cluster
+            .kubectl()
+            .said(&["get", "nodedatapath", name, "-o", "json"]);
+        serde_json::from_str(&said.output).unwrap_or(Value::Null)
+    }
+
+    /// Waits for a NodeDatapath that is as `is_so` wants it.
+    fn wait_for_datapath(&self, node: usize, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let what = format!("the NodeDatapath of node {node} {what}");
+        wait_for(SOON, &what, || {
+            last = self.datapath(node)["status"].clone();
+            is_so(&last)
+        });
+        last
+    }
+}
+
+fn is_ready(status: &Value) -> bool {
+    status["conditions"][0]["status"] == "True"
+}
+
+fn apply() {
+    let fleet = Fleet::started(3);
+    let (closed, open) = (7001, 7002);
+    for node in 0..3 {
+        assert_eq!(fleet.arrivals(node, closed), 20);
+    }
+    fleet.apply(&fleet.drop_udp("web", closed, &[]));
+    let mut digests = Vec::new();
+    for node in 0..3 {
+        fleet.wait_until(node, closed, true);
+        assert_eq!(fleet.arrivals(node, open), 20, "another port");
+        let status = fleet.wait_for_datapath(node, "shows the interface", |status| {
+            status["interfaces"][0]["enforced"] == true && is_ready(status)
+        });
+        assert_eq!(status["interfaces"][0]["name"], "eth0");
+        assert_eq!(status["interfaces"][0]["attachMode"], "Native");
+        assert_eq!(status["exceptions"], Value::Null);
+        let revision = fleet.nodes[node].report()["live_revision"].clone();
+        assert_eq!(status["revision"], revision);
+        digests.push(status["inputsDigest"].as_str().map(str::to_owned));
+    }
+    // The hostname is a label of each node.
+    digests.dedup();
+    assert_eq!(digests.len(), 3, "{digests:?}");
+    let owner = fleet.datapath(0)["metadata"]["ownerReferences"][0]["kind"].clone();
+    assert_eq!(owner, "Node");
+
+    // A group, first used by an edit.
+    let source = fleet.cluster.client.end.v4;
+    fleet.apply(&json!({
+        "apiVersion": "headgate.dev/v1alpha1",
+        "kind": "CidrGroup",
+        "metadata": {"name": fleet.named("clients"), "labels": {"list": fleet.cluster.name}},
+        "spec": {"cidrs": [format!("{source}/32")]},
+    }));
+    let mut policy = fleet.drop_udp("web", open, &[]);
+    let list = json!({"selector": {"matchLabels": {"list": fleet.cluster.name}}});
+    policy["spec"]["rules"][0]["from"] = json!({"cidrGroups": list});
+    fleet.apply(&policy);
+    for node in 0..3 {
+        fleet.wait_until(node, open, true);
+        fleet.wait_until(node, closed, false);
+    }
+    // A label counts no generation up, and selects all the same.
+    let group = fleet.named("clients");
+    let unlabel = ["label", "cidrgroup", &group, "list-"];
+    fleet.cluster.kubectl().run(&unlabel);
+    for node in 0..3 {
+        fleet.wait_until(node, open, false);
+    }
+    fleet.delete("xdppolicy", "web");
+    fleet.delete("cidrgroup", "clients");
+    for node in 0..3 {
+        fleet.wait_for_datapath(node, "shows no interface", |status| {
+            status["interfaces"] == Value::Null && is_ready(status)
+        });
+    }
+}
+
+fn labels() {
+    let fleet = Fleet::started(2);
+    fleet.apply(&fleet.drop_udp("edge", 7001, &[("role", "edge")]));
+    let mut not_core = fleet.drop_udp("not-core", 7002, &[]);
+    let expression = json!([{"key": "role", "operator": "NotIn", "values": ["core"]}]);
+    not_core["spec"]["nodeSelector"]["matchExpressions"] = expression;
+    fleet.apply(&not_core);
+    fleet.wait_until(0, 7002, true);
+    fleet.wait_until(1, 7002, true);
+    assert_eq!(fleet.arrivals(0, 7001), 20);
+    let label = |node: usize, role: &str| {
+        let name = &fleet.cluster.nodes[node].name;
+        let arguments = ["label", "node", name, "--overwrite", role];
+        fleet.cluster.kubectl().run(&arguments);
+    };
+    label(0, "role=edge");
+    label(1, "role=core");
+    fleet.wait_until(0, 7001, true);
+    fleet.wait_until(1, 7002, false);
+    assert_eq!(fleet.arrivals(0, 7002), 0, "edge is not core");
+    assert_eq!(fleet.arrivals(1, 7001), 20, "core is not edge");
+    label(0, "role-");
+    fleet.wait_until(0, 7001, false);
+    fleet.delete("xdppolicy", "edge");
+    fleet.delete("xdppolicy", "not-core");
+}
+
+fn without_api() {
+    let mut fleet = Fleet::started(1);
+    fleet.apply(&fleet.drop_udp("web", 7001, &[]));
+    fleet.wait_until(0, 7001, true);
+    fleet.wait_for_datapath(0, "is ready", is_ready);
+
+    fleet.cluster.unplug_api_server();
+    fleet.nodes[0].kill();
+    assert_eq!(fleet.arrivals(0, 7001), 0, "without agent and API");
+    fleet.nodes[0].start_unsettled();
+    fleet.nodes[0].wait_for_log("what is in effect stays");
+    assert_eq!(fleet.arrivals(0, 7001), 0, "an agent that knows no API");
+    let report = fleet.nodes[0].report();
+    assert_eq!(report["live_revision"], report["wanted_revision"]);
+    assert!(report["source_unavailable"].is_string(), "{report:#}");
+
+    fleet.delete("xdppolicy", "web");
+    fleet.apply(&fleet.drop_udp("other", 7002, &[]));
+    assert_eq!(fleet.arrivals(0, 7001), 0);
+    fleet.cluster.plug_api_server();
+    // A good client waits half a minute at most between two attempts.
+    let what = "the agent has heard of the API again";
+    wait_for(Duration::from_secs(60), what, || {
+        fleet.arrivals(0, 7002) == 0
+    });
+    fleet.wait_until(0, 7001, false);
+    fleet.delete("xdppolicy", "other");
+}
+
+fn closed() {
+    let mut fleet = Fleet::started(1);
+    let mut policy = fleet.drop_udp("closed", 7001, &[]);
+    policy["spec"]["defaultAction"] = json!("Drop");
+    fleet.apply(&policy);
+    fleet.wait_until(0, 7003, true);
+    fleet.wait_for_datapath(0, "is ready", is_ready);
+    // It still hears, and is heard, after a restart as well.
+    fleet.nodes[0].kill();
+    fleet.nodes[0].start();
+    policy["spec"]["defaultAction"] = json!("Allow");
+    fleet.apply(&policy);
+    fleet.wait_until(0, 7003, false);
+    assert_eq!(fleet.arrivals(0, 7001), 0);
+    fleet.delete("xdppolicy", "closed");
+}
+
+fn missing() {
+    let mut fleet = Fleet::new(1);
+    let kubeconfig = fleet.cluster.nodes[0].kubeconfig.clone();
+    let text = std::fs::read_to_string(&kubeconfig).expect("it was just written");
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let name = fleet.cluster.nodes[0].name.clone();
+
+    fleet.nodes[0].read_from(&kubeconfig, "nobody");
+    says(&mut fleet.nodes[0], "the cluster has no node nobody");
+
+    let bad = folder.path().join("token");
+    let token = text
+        .lines()
+        .find_map(|line| line.split_once("token"))
+        .expect("a token")
+        .1;
+    let token = token.trim_matches([':', ' ', '"', '}', ']', ',']);
+    std::fs::write(&bad, text.replace(token, "nonsense")).expect("written");
+    fleet.nodes[0].read_from(&bad, &name);
+    says(&mut fleet.nodes[0], "does not accept the credentials");
+
+    fleet.nodes[0].read_from(&folder.path().join("none"), &name);
+    let arguments = fleet.nodes[0].agent_arguments();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let said = fleet.nodes[0].headgate(&arguments);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.errors.contains("kubeconfig"), "{said:?}");
+}
+
+/// Starts the agent, waits until it says this, and sees that it goes on.
+fn says(node: &mut Node, words: &str) {
+    node.spawn();
+    node.wait_for_log(words);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(node.log().matches(words).count() <= 2, "{}", node.log());
+    node.kill();
+}

@@ -1,0 +1,42 @@
+//! A real API server, real kubectl, and nodes that it knows.
+
+mod accepted;
+mod agents;
+mod control_planes;
+mod definitions;
+mod from_nothing;
+mod nodes;
+mod objects;
+mod refused;
+mod submit;
+
+use std::process::ExitCode;
+
+use headgate_e2e_tests::{control_plane, leftovers};
+use libtest_mimic::{Arguments, Trial};
+
+/// The API server takes a core when it is asked; so does whoever asks.
+const THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
+    let trials: Vec<Trial> = [
+        from_nothing::trials(),
+        definitions::trials(),
+        refused::trials(),
+        accepted::trials(),
+        agents::trials(),
+        nodes::trials(),
+        control_planes::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !arguments.list && nix::unistd::geteuid().is_root() {
+        leftovers::sweep();
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    control_plane::shut_down();
+    conclusion.exit_code()
+}
