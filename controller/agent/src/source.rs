@@ -31,7 +31,7 @@ impl fmt::Display for SourceConfig {
 }
 
 pub(crate) enum Source {
-    Directory(DirectorySource<Content>),
+    Directory(Box<DirectorySource<Content>>),
     Kubernetes(Box<Api>),
 }
 
@@ -47,7 +47,7 @@ impl Source {
         let kubeconfig = match config {
             SourceConfig::Directory(path) => {
                 let source = DirectorySource::new(path, Content::from);
-                return Ok(Self::Directory(source));
+                return Ok(Self::Directory(Box::new(source)));
             }
             SourceConfig::Kubernetes { kubeconfig } => kubeconfig,
         };

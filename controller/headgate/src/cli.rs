@@ -4,15 +4,16 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     agent::AgentArguments, completion::CompletionArguments, detach::DetachArguments,
-    plan::PlanArguments, policy::PolicyArguments, status::StatusArguments, version,
+    monitor::MonitorArguments, plan::PlanArguments, policy::PolicyArguments, status::StatusArguments, version,
 };
 
-/// Puts this node's packet filtering under the hand of policy files.
+/// Puts a node's packet filtering under the hand of policies in a cluster or in files.
 ///
-/// `headgate agent` compiles XdpPolicy and CidrGroup resources from a directory, attaches eBPF
-/// programs to this node's interfaces and keeps them as the files say. All other commands look at
-/// this node only: they read what the kernel holds at that moment and what the agent left on disk,
-/// and work with the agent dead. Those that read the kernel want root.
+/// `headgate agent` compiles XdpPolicy and CidrGroup resources, attaches eBPF programs to this node's
+/// interfaces and keeps them as the resources say. All other commands look at this node only: they
+/// read what the kernel holds at that moment and what the agent left on disk, and work with the agent
+/// dead. Those that read the kernel want root. With --cluster, or called as `kubectl headgate`,
+/// `status`, `policy list` and `policy get` ask the cluster's API about all nodes.
 #[derive(Debug, Parser)]
 #[command(name = "headgate", version = version::text(), max_term_width = 100)]
 pub(crate) struct Cli {
@@ -26,6 +27,7 @@ pub(crate) enum Command {
     Status(StatusArguments),
     Policy(PolicyArguments),
     Plan(PlanArguments),
+    Monitor(MonitorArguments),
     Detach(DetachArguments),
     Version(version::VersionArguments),
     Completion(CompletionArguments),

@@ -58,6 +58,12 @@ pub(crate) enum CliError {
     NoReport { instance: String, folder: PathBuf },
     #[error("there is no policy {name:?} on this node; {known}")]
     NoPolicy { name: String, known: String },
+    #[error("there is no rule {name} in effect on this node; {known}")]
+    NoRule { name: String, known: String },
+    #[error("{}", headgate_source::kubernetes::explain(.0))]
+    Api(Box<kube::Error>),
+    #[error("{0}; name a kubeconfig by --kubeconfig, or a context of it by --context")]
+    Kubeconfig(#[from] kube::config::KubeconfigError),
     #[error("the resources cannot be read: {0}; name a directory of YAML files")]
     Unavailable(String),
     #[error(
@@ -70,6 +76,19 @@ pub(crate) enum CliError {
     HostName,
     #[error("writing to standard output: {0}; look at where it leads")]
     Output(io::Error),
+}
+
+impl CliError {
+    /// There is no policy of this name, but of those that are known.
+    pub(crate) fn no_policy(name: &str, known: &[String]) -> Self {
+        Self::NoPolicy {
+            name: name.to_owned(),
+            known: match known {
+                [] => "there is none at all".to_owned(),
+                names => format!("there are: {}", names.join(", ")),
+            },
+        }
+    }
 }
 
 const AS_ROOT: &str = "; run it as root";

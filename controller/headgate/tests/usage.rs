@@ -23,7 +23,7 @@ fn refused(arguments: &[&str]) -> String {
 
 #[test]
 fn every_command_explains_itself_and_its_reach() {
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 10] = [
         &["agent"],
         &["status"],
         &["policy"],
@@ -31,6 +31,7 @@ fn every_command_explains_itself_and_its_reach() {
         &["policy", "get"],
         &["policy", "counters"],
         &["plan"],
+        &["monitor"],
         &["detach"],
         &[],
     ];
@@ -47,7 +48,7 @@ fn every_command_explains_itself_and_its_reach() {
 
 #[test]
 fn commands_for_scripts_say_their_exit_codes() {
-    for command in ["status", "plan", "detach"] {
+    for command in ["status", "plan", "monitor", "detach"] {
         let help = here(&[command, "--help"]).stdout;
         assert!(help.contains("Exit codes:\n  0  "), "{help}");
     }
@@ -109,6 +110,24 @@ fn flags_of_the_node_are_checked_before_anything_starts() {
 }
 
 #[test]
+fn what_to_monitor_is_checked_before_anything_starts() {
+    let cases = [
+        ("--type", "reject", "[possible values: drop, allow, trace]"),
+        (
+            "--rule",
+            "web",
+            "write the policy's name, a slash and the rule's name",
+        ),
+        ("--rate", "0", "write a number from 1 to 1000000"),
+        ("--output", "xml", "[possible values: table, json]"),
+    ];
+    for (flag, value, reason) in cases {
+        let message = refused(&["monitor", flag, value]);
+        assert!(message.contains(reason), "{flag} {value}: {message}");
+    }
+}
+
+#[test]
 fn made_up_interfaces_are_no_measure_for_a_live_node() {
     let message = refused(&["plan", ".", "--interfaces", "eth0"]);
     assert!(message.contains("add --against DIR"), "{message}");
@@ -121,6 +140,7 @@ fn a_bpffs_that_is_none_is_an_error_in_one_line_with_a_remedy() {
     let folder = tempfile::tempdir().expect("a folder");
     for command in [
         ["status"].as_slice(),
+        &["monitor"],
         &["policy", "list"],
         &["policy", "get", "x"],
     ] {

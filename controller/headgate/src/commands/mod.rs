@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod completion;
 pub(crate) mod detach;
+pub(crate) mod monitor;
 pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod status;
@@ -20,6 +21,7 @@ pub(crate) fn run(cli: Cli) -> Result<Outcome, CliError> {
         Command::Status(arguments) => status::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Detach(arguments) => detach::run(&arguments),
         Command::Version(_) => version::run(),
         Command::Completion(arguments) => completion::run(&arguments),

@@ -15,7 +15,7 @@ use headgate_crds::{API_VERSION, GROUP, Kind, Resource, VERSION, check};
 use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PartialObjectMeta},
     runtime::watcher,
 };
 use serde_json::{Value, json};
@@ -35,6 +35,9 @@ pub use words::explain;
 const QUIET: Duration = Duration::from_millis(5);
 /// A burst is cut off after so long.
 const LONGEST_BURST: Duration = Duration::from_millis(50);
+
+/// Objects of one answer: groups of 5,000 addresses are large.
+const PAGE: u32 = 50;
 
 /// The namespace and the label of the EndpointSlices of the API servers.
 const API_SERVERS: (&str, &str) = ("default", "kubernetes.io/service-name=kubernetes");
@@ -223,6 +226,36 @@ async fn next_of<T: Clone + Send + Sync + 'static>(watched: &mut Option<Document
     }
 }
 
+/// Everything that the API holds at this moment, of every kind.
+///
+/// # Errors
+/// A list fails.
+pub async fn list_once<T>(
+    client: &Client,
+    convert: impl Fn(Resource) -> T,
+) -> Result<Listing<T>, kube::Error> {
+    let mut documents = Vec::new();
+    for kind in Kind::ALL {
+        let api = api_of(client, kind);
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = api.list(&params).await?;
+            let objects = page.items.into_iter();
+            documents.extend(objects.map(|object| Arc::new(document(kind, object, &convert))));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => break,
+            }
+        }
+    }
+    Ok(Listing {
+        documents,
+        unreadable: Vec::new(),
+        warnings: Vec::new(),
+        stale: None,
+    })
+}
+
 /// The API's list of a kind, as users name it: `xdppolicies.headgate.dev`.
 fn list_name(kind: Kind) -> String {
     format!("{}.{GROUP}", plural(kind))
@@ -247,6 +280,13 @@ fn documents<T: Clone + Send + Sync + 'static>(
     Watched::new(list(api, watcher::Config::default()), move |object| {
         Arc::new(document(kind, object, &*convert))
     })
+}
+
+/// Untyped: an object that got past the CRD must not stop the watch.
+fn api_of(client: &Client, kind: Kind) -> Api<DynamicObject> {
+    let kind_of_api = GroupVersionKind::gvk(GROUP, VERSION, kind.as_str());
+    let resource = ApiResource::from_gvk_with_plural(&kind_of_api, plural(kind));
+    Api::all_with(client.clone(), &resource)
 }
 
 fn document<T>(kind: Kind, object: DynamicObject, convert: &dyn Fn(Resource) -> T) -> Document<T> {

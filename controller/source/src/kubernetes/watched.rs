@@ -17,7 +17,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::words;
+use super::{PAGE, words};
 
 /// A trouble that did not come again for so long is over: the longest pause between two attempts is
 /// half a minute, and a watch that goes on says nothing.
@@ -123,7 +123,7 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Clone + Send + Sync,
 {
-    let paged = watcher(api.clone(), config.clone().page_size(50)).default_backoff();
+    let paged = watcher(api.clone(), config.clone().page_size(PAGE)).default_backoff();
     let streamed = watcher(api, config.streaming_lists()).default_backoff();
     until_refused(streamed).chain(paged).boxed()
 }

@@ -1,14 +1,20 @@
 //! Agents that obey the API.
 
 use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use headgate_e2e_tests::{
+    binary::headgate,
     cluster::{Cluster, LABEL},
+    control_plane::{AGENT_NAMESPACE, ControlPlane},
     flow::{Flow, Receiver},
     node::Node,
+    said::Said,
     trials::on_cluster,
     wait::wait_for,
 };
@@ -28,6 +34,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         on_cluster("a_closed_node_still_reaches_its_api_server", closed),
         on_cluster("what_is_missing_is_said_and_waited_for", missing),
+        on_cluster("kubectl_headgate_tells_of_all_nodes", plugin),
+        on_cluster("what_got_past_the_api_is_refused_by_the_agent", forced),
+        on_cluster("at_rest_nothing_is_written_but_leases", at_rest),
     ]
 }
 
@@ -35,25 +44,35 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// clusters share the API.
 struct Fleet {
     nodes: Vec<Node>,
+    /// By node and port.
+    receivers: RefCell<BTreeMap<(usize, u16), Receiver>>,
     cluster: Cluster,
 }
 
 impl Fleet {
     fn new(nodes: u8) -> Self {
-        let cluster = Cluster::new(nodes);
+        Self::on(&ControlPlane::shared(), nodes)
+    }
+
+    fn on(control_plane: &Arc<ControlPlane>, nodes: u8) -> Self {
+        let cluster = Cluster::on(control_plane, nodes);
         cluster.kubectl().run(&["apply", "-k", "manifests/base"]);
         Self {
             nodes: cluster.nodes.iter().map(Node::of_cluster).collect(),
+            receivers: RefCell::default(),
             cluster,
         }
     }
 
     fn started(nodes: u8) -> Self {
-        let mut fleet = Self::new(nodes);
-        for node in &mut fleet.nodes {
+        Self::new(nodes).start()
+    }
+
+    fn start(mut self) -> Self {
+        for node in &mut self.nodes {
             node.start();
         }
-        fleet
+        self
     }
 
     /// Its own name for a policy or group.
@@ -96,7 +115,10 @@ impl Fleet {
     fn arrivals(&self, node: usize, port: u16) -> u64 {
         const COUNT: u64 = 20;
         let member = &self.cluster.nodes[node].member;
-        let receiver = Receiver::open(&member.namespace, &[port]);
+        let mut receivers = self.receivers.borrow_mut();
+        let receiver = receivers
+            .entry((node, port))
+            .or_insert_with(|| Receiver::open(&member.namespace, &[port]));
         let to = SocketAddr::new(member.end.v4.into(), port);
         let source: IpAddr = self.cluster.client.end.v4.into();
         let flow = Flow::start(&self.cluster.client.namespace, &[source], to, 2_000, COUNT);
@@ -307,4 +329,132 @@ fn says(node: &mut Node, words: &str) {
     std::thread::sleep(Duration::from_secs(1));
     assert!(node.log().matches(words).count() <= 2, "{}", node.log());
     node.kill();
+}
+
+fn plugin() {
+    let fleet = Fleet::started(2);
+    fleet.apply(&fleet.drop_udp("web", 7001, &[]));
+    fleet.apply(&fleet.drop_udp("nowhere", 7001, &[("no", "node")]));
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let plugin = folder.path().join("kubectl-headgate");
+    std::os::unix::fs::symlink(headgate(), plugin).expect("the folder is ours");
+    let kubectl = |arguments: &[&str]| {
+        let arguments = [&["headgate"], arguments].concat();
+        let mut command = fleet.cluster.kubectl().command(&arguments);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", folder.path().display()));
+        Said::of(&mut command)
+    };
+    let (web, nowhere) = (fleet.named("web"), fleet.named("nowhere"));
+    wait_for(SOON, "both nodes are known to enforce it", || {
+        let said = kubectl(&["policy", "get", &web, "-o", "json"]);
+        let nodes = said.json()["nodes"].as_array().cloned().unwrap_or_default();
+        nodes.len() == 2 && nodes.iter().all(|node| node["standing"] == "Enforced")
+    });
+    let list = kubectl(&["policy", "list"]);
+    let line = |name: &str| {
+        let line = list.output.lines().find(|line| line.contains(name));
+        line.unwrap_or_else(|| panic!("{list:?}")).to_owned()
+    };
+    assert!(line(&web).contains("2/2"), "{list:?}");
+    assert!(line(&nowhere).contains("NoNodesSelected"), "{list:?}");
+    let status = kubectl(&["status", "-o", "json"]).json();
+    for node in &fleet.cluster.nodes {
+        let nodes = status.as_array().expect("a list").iter();
+        let view = nodes
+            .clone()
+            .find(|view| view["name"] == node.name.as_str());
+        let view = view.unwrap_or_else(|| panic!("{status:#}"));
+        assert_eq!(
+            (&view["ready"], &view["agentAlive"]),
+            (&json!(true), &json!(true))
+        );
+    }
+    fleet.delete("xdppolicy", "web");
+    fleet.delete("xdppolicy", "nowhere");
+}
+
+/// As if the CRD had no checks: its schema is taken away for a moment.
+fn forced() {
+    // A control plane of its own, for every cluster shares the definitions.
+    let control_plane = Arc::new(ControlPlane::start());
+    control_plane.install_crds();
+    let fleet = Fleet::on(&control_plane, 1).start();
+    fleet.apply(&fleet.drop_udp("web", 7001, &[]));
+    fleet.wait_until(0, 7001, true);
+
+    let kubectl = fleet.cluster.kubectl();
+    let anything = json!([{
+        "op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema",
+        "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+    }]);
+    let crd = "xdppolicies.headgate.dev";
+    kubectl.run(&[
+        "patch",
+        "crd",
+        crd,
+        "--type=json",
+        "-p",
+        &anything.to_string(),
+    ]);
+    let mut bad = fleet.drop_udp("web", 7002, &[]);
+    bad["spec"]["rules"][0]["action"] = json!("Explode");
+    wait_for(SOON, "the definition refuses nothing any more", || {
+        kubectl
+            .said_of(&["apply", "-f", "-"], &bad.to_string())
+            .code
+            == 0
+    });
+    let status = fleet.wait_for_datapath(0, "lists the exception", |status| {
+        status["exceptions"][0]["reason"] == "Invalid"
+    });
+    let exception = &status["exceptions"][0];
+    assert_eq!(exception["name"], fleet.named("web").as_str());
+    let message = exception["message"].as_str().unwrap_or_default();
+    assert!(message.contains("spec.rules[0].action"), "{exception:#}");
+    assert!(
+        message.contains("generation 1 stays in effect"),
+        "{exception:#}"
+    );
+    assert_eq!(status["conditions"][0]["status"], "False");
+    assert_eq!(fleet.arrivals(0, 7001), 0, "the last good generation");
+    assert_eq!(fleet.arrivals(0, 7002), 20);
+    wait_for(SOON, "an Event on the policy", || {
+        let name = format!("regarding.name={}", fleet.named("web"));
+        let events = kubectl.said(&["get", "events.events.k8s.io", "--field-selector", &name]);
+        events.output.contains("Invalid")
+    });
+    fleet.apply(&fleet.drop_udp("web", 7003, &[]));
+    fleet.wait_until(0, 7003, true);
+    fleet.wait_for_datapath(0, "is ready", is_ready);
+}
+
+fn at_rest() {
+    let fleet = Fleet::started(1);
+    fleet.apply(&fleet.drop_udp("web", 7001, &[]));
+    fleet.wait_until(0, 7001, true);
+    fleet.wait_for_datapath(0, "is ready", is_ready);
+    let version = |what: &[&str]| {
+        let arguments = [&["get"], what].concat();
+        let object = fleet.cluster.kubectl().json(&arguments);
+        object["metadata"]["resourceVersion"]
+            .as_str()
+            .expect("a version")
+            .to_owned()
+    };
+    let name = fleet.cluster.nodes[0].name.as_str();
+    let lease = ["lease", name, "-n", AGENT_NAMESPACE];
+    let before = version(&["nodedatapath", name]);
+    let mut renewals = BTreeSet::new();
+    for _ in 0..30 {
+        renewals.insert(version(&lease));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert_eq!(version(&["nodedatapath", name]), before);
+    assert!(
+        (3..=5).contains(&renewals.len()),
+        "{} Leases in 30 s",
+        renewals.len()
+    );
+    fleet.delete("xdppolicy", "web");
 }

@@ -3,17 +3,20 @@
 use clap::Args;
 
 use super::{
+    cluster,
     counters::rule_rows,
     list::generation,
     view::{self, PolicyView},
 };
 use crate::{
     arguments::InstanceArguments,
+    cluster::ClusterArguments,
     outcome::{CliError, Outcome},
     output::{OutputArguments, columns, fields, section},
 };
 
-/// Show one policy of this node in full: generations, interfaces, rules with counters, findings.
+/// Show one policy of this node in full: generations, interfaces, rules with counters, findings; or
+/// of a cluster: how it stands on each node that it selects.
 #[derive(Args, Debug)]
 pub(super) struct GetArguments {
     /// Name of the policy.
@@ -24,9 +27,15 @@ pub(super) struct GetArguments {
 
     #[command(flatten)]
     place: InstanceArguments,
+
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
 pub(super) fn run(arguments: &GetArguments) -> Result<Outcome, CliError> {
+    if arguments.cluster.is_wanted() {
+        return cluster::get(&arguments.cluster, &arguments.name, arguments.output);
+    }
     let policy = view::named(view::read(&arguments.place)?, &arguments.name)?;
     arguments.output.show(&policy, table)?;
     Ok(Outcome::Fine)

@@ -2,14 +2,19 @@
 
 use clap::Args;
 
-use super::view::{self, PolicyView};
+use super::{
+    cluster,
+    view::{self, PolicyView},
+};
 use crate::{
     arguments::InstanceArguments,
+    cluster::ClusterArguments,
     outcome::{CliError, Outcome},
     output::{OutputArguments, columns},
 };
 
-/// List the policies that this node has read, in the order in which they are tried.
+/// List the policies that this node has read, in the order in which they are tried; or all of a
+/// cluster, with the number of nodes that enforce each.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 State of a policy:
@@ -18,16 +23,28 @@ State of a policy:
   Pending      it waits for something, such as an interface
   Outdated     an interface enforces something else than is wanted
   NotEnforced  an interface enforces nothing
-  Stalled      its present content is refused; the last good one, if any, stays in effect")]
+  Stalled      its present content is refused; the last good one, if any, stays in effect
+
+State in a cluster, the worst of the nodes that it selects:
+  Enforced     the agent has read this very generation back from the kernel
+  Pending      a node has not shown it yet
+  Excepted     a node's agent says why it is not in effect there (headgate policy get)
+  Unknown      a node has no agent alive to say")]
 pub(super) struct ListArguments {
     #[command(flatten)]
     output: OutputArguments,
 
     #[command(flatten)]
     place: InstanceArguments,
+
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
 pub(super) fn run(arguments: &ListArguments) -> Result<Outcome, CliError> {
+    if arguments.cluster.is_wanted() {
+        return cluster::list(&arguments.cluster, arguments.output);
+    }
     let views = view::read(&arguments.place)?;
     arguments.output.show(&views, |views| table(views))?;
     Ok(Outcome::Fine)

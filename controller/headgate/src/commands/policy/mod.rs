@@ -1,5 +1,6 @@
 //! `headgate policy`.
 
+mod cluster;
 mod counters;
 mod get;
 mod list;
@@ -9,7 +10,8 @@ use clap::{Args, Subcommand};
 
 use crate::outcome::{CliError, Outcome};
 
-/// Show the policies of this node: what was read, what is in effect, what it counted.
+/// Show the policies of this node: what was read, what is in effect, what it counted; or, by the
+/// cluster's API, on which nodes each policy is enforced (list and get).
 ///
 /// Policies, their places and generations are what the agent said last; where they are enforced,
 /// and the counters, are read from the kernel now. Policies that select other nodes only are

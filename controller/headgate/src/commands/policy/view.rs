@@ -86,13 +86,7 @@ pub(super) fn read(place: &InstanceArguments) -> Result<Vec<PolicyView>, CliErro
 pub(super) fn named(views: Vec<PolicyView>, name: &str) -> Result<PolicyView, CliError> {
     let names: Vec<_> = views.iter().map(|view| view.name.clone()).collect();
     let found = views.into_iter().find(|view| view.name == name);
-    found.ok_or_else(|| CliError::NoPolicy {
-        name: name.to_owned(),
-        known: match names.as_slice() {
-            [] => "there is none at all".to_owned(),
-            names => format!("there are: {}", names.join(", ")),
-        },
-    })
+    found.ok_or_else(|| CliError::no_policy(name, &names))
 }
 
 pub(super) fn views(

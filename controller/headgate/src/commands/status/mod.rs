@@ -1,5 +1,6 @@
 //! `headgate status`.
 
+mod cluster;
 mod table;
 mod view;
 
@@ -9,14 +10,15 @@ use headgate_datapath::kernel::KernelError;
 use self::view::{ReasonCounts, Status};
 use crate::{
     arguments::InstanceArguments,
+    cluster::ClusterArguments,
     live::Live,
     outcome::{CliError, Outcome},
     output::OutputArguments,
 };
 
-/// Show what this node enforces, as read from the kernel now.
+/// Show what this node enforces, as read from the kernel now, or what all nodes of a cluster do.
 ///
-/// Needs no agent: what is live, on which interface and in which mode is the kernel's word; what is
+/// Of this node it needs no agent: what is live, on which interface and in which mode is the kernel's word; what is
 /// wanted, and what is wrong with resources, is what the agent said last. With the state folder
 /// lost, the kernel's word is shown alone. Packets that a rule decided are counted by
 /// `headgate policy counters`.
@@ -40,9 +42,15 @@ pub(crate) struct StatusArguments {
 
     #[command(flatten)]
     place: InstanceArguments,
+
+    #[command(flatten)]
+    cluster: ClusterArguments,
 }
 
 pub(crate) fn run(arguments: &StatusArguments) -> Result<Outcome, CliError> {
+    if arguments.cluster.is_wanted() {
+        return cluster::run(&arguments.cluster, arguments.output);
+    }
     let live = Live::read(&arguments.place)?;
     let counts = reason_counts(&live)?;
     let status = Status::new(&arguments.place.instance, &live.reading, &counts);
