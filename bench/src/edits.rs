@@ -1,32 +1,29 @@
 //! From a saved file to the first packet dropped, and what the agent weighs.
 
-use std::{
-    fs,
-    net::{SocketAddr, UdpSocket},
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Instant};
 
-use anyhow::{Context as _, ensure};
 use headgate_e2e_tests::lab::Lab;
 
 use crate::{
     lists::{Family, hosts},
+    probe::{Probe, milliseconds, resident},
     statistics::quantile,
     table::Table,
 };
 
 const EDITS: usize = 200;
 const PORT: u16 = 9;
-/// A probe that has not arrived by then was dropped.
-const LOST: Duration = Duration::from_millis(2);
-const GIVE_UP: Duration = Duration::from_secs(5);
 
 /// Adds the rows.
 pub fn measure(table: &mut Table) -> anyhow::Result<()> {
     let mut lab = Lab::new();
     lab.node.write("policy.yaml", &policy(false));
     lab.node.start();
-    let probe = Probe::new(&lab)?;
+    let (client, node) = (&lab.client.cable.client, &lab.client.cable.node);
+    let probe = Probe::new(
+        (&lab.client.namespace, client.v4.into()),
+        (&lab.node.namespace, SocketAddr::new(node.v4.into(), PORT)),
+    )?;
 
     let mut took = Vec::with_capacity(EDITS);
     for _ in 0..EDITS {
@@ -76,50 +73,6 @@ pub fn measure(table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One datagram at a time, from the client to the node.
-struct Probe {
-    from: UdpSocket,
-    to: SocketAddr,
-    at: UdpSocket,
-}
-
-impl Probe {
-    fn new(lab: &Lab) -> anyhow::Result<Self> {
-        let to = SocketAddr::new(lab.client.cable.node.v4.into(), PORT);
-        let from = SocketAddr::new(lab.client.cable.client.v4.into(), 0);
-        let from = lab.client.namespace.enter(|| UdpSocket::bind(from))?;
-        let at = lab.node.namespace.enter(|| UdpSocket::bind(to))?;
-        at.set_read_timeout(Some(LOST))?;
-        Ok(Self { from, to, at })
-    }
-
-    /// Time from `since` to the sending of the first datagram that arrives, or does not.
-    fn first(&self, since: Instant, arrives: bool) -> anyhow::Result<Duration> {
-        let mut number: u64 = 0;
-        loop {
-            number += 1;
-            let sent = since.elapsed();
-            self.from
-                .send_to(&number.to_ne_bytes(), self.to)
-                .context("sending")?;
-            if self.has_arrived(number) == arrives {
-                return Ok(sent);
-            }
-            ensure!(sent < GIVE_UP, "the edit is not enforced");
-        }
-    }
-
-    fn has_arrived(&self, number: u64) -> bool {
-        let mut bytes = [0; 8];
-        while self.at.recv(&mut bytes).is_ok() {
-            if u64::from_ne_bytes(bytes) == number {
-                return true;
-            }
-        }
-        false
-    }
-}
-
 fn policy(drops: bool) -> String {
     let port = if drops { PORT } else { PORT + 1 };
     format!(
@@ -153,19 +106,4 @@ fn group(part: usize) -> String {
         ));
     }
     text
-}
-
-/// Resident megabytes of a process.
-fn resident(pid: u32) -> anyhow::Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes: f64 = line
-        .and_then(|rest| rest.split_whitespace().next())
-        .context("no VmRSS")?
-        .parse()?;
-    Ok(kilobytes / 1024.0)
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }

@@ -3,11 +3,13 @@
 //! Costs are nanoseconds over a bare `XDP_DROP`, fed in turn with the program under test in one test
 //! run; what is printed is the median of all pairs of neighbouring chunks and its 95% interval.
 
+mod cluster;
 mod driver;
 mod edits;
 mod lists;
 mod node;
 mod policy;
+mod probe;
 mod replacement;
 mod statistics;
 mod table;
@@ -43,6 +45,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("edits") {
         edits::measure(&mut table)?;
+    }
+    if wanted("cluster") {
+        cluster::measure(&mut table)?;
     }
     table.finish()
 }

@@ -12,6 +12,7 @@ mod families;
 mod host_bits;
 mod metadata;
 mod path;
+mod reference;
 mod remedy;
 mod rules;
 mod schema;
@@ -45,6 +46,7 @@ pub use node_datapath::{
 pub use protocol::{
     IcmpMatch, PortRange, Protocol, SctpMatch, TcpFlag, TcpFlags, TcpMatch, UdpMatch,
 };
+pub use reference::reference;
 pub use selector::{LabelSelector, LabelSelectorOperator, LabelSelectorRequirement};
 pub use xdp_policy::{
     Action, AttachMode, DEFAULT_ROUTE, Fragments, PolicyRule, XdpPolicy, XdpPolicySpec,

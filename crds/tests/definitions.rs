@@ -1,7 +1,7 @@
 //! The CRDs as files.
 #![allow(clippy::disallowed_methods, reason = "the files are the subject")]
 
-use headgate_crds::{all, files};
+use headgate_crds::{all, files, reference};
 use serde_json::Value;
 
 #[test]
@@ -15,6 +15,16 @@ fn the_files_are_those_of_the_types() {
         );
         assert!(yaml.len() < 200_000, "{name} has {} bytes", yaml.len());
     }
+}
+
+#[test]
+fn the_reference_is_that_of_the_types() {
+    let path = format!("{}/../docs/reference.md", env!("CARGO_MANIFEST_DIR"));
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        kept == reference(),
+        "docs/reference.md differs from the types; run: cargo xtask crds"
+    );
 }
 
 /// Every field has a description; null is no value. What users write has limits, every list and

@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     agent::AgentArguments, completion::CompletionArguments, detach::DetachArguments,
-    monitor::MonitorArguments, plan::PlanArguments, policy::PolicyArguments, status::StatusArguments, version,
+    monitor::MonitorArguments, plan::PlanArguments, policy::PolicyArguments,
+    status::StatusArguments, version,
 };
 
 /// Puts a node's packet filtering under the hand of policies in a cluster or in files.

@@ -12,9 +12,7 @@ use headgate_datapath::{
     kernel::KernelError,
 };
 use headgate_layout::{
-    failsafe::{
-        self as layout, ANSWERS, BITMAP_BYTES, FAMILY_V4, FAMILY_V6, Peer, PeerKey, bit_v4, bit_v6,
-    },
+    failsafe::{self as layout, BITMAP_BYTES, FAMILY_V4, FAMILY_V6, Peer, PeerKey, bit_v4, bit_v6},
     maps::FAILSAFE,
 };
 use zerocopy::{FromBytes, IntoBytes};
@@ -74,7 +72,7 @@ fn value_of(prefix: &Prefix, passages: &BTreeSet<Passage>) -> Option<Peer> {
                     source_port: port.get(),
                     first: local_ports.first.get(),
                     last: local_ports.last.get(),
-                    flags: ANSWERS,
+                    padding: 0,
                 };
             }
             Passage::Service { port } => {

@@ -61,18 +61,16 @@ pub struct Peer {
 )]
 #[repr(C)]
 pub struct Passage {
-    /// The source port; 0 for any.
+    /// The source port, of segments with ACK or RST alone, which open no connection; 0 for any port
+    /// and any segment.
     pub source_port: u16,
     /// First destination port.
     pub first: u16,
     /// Last destination port; 0 where this passage is unused.
     pub last: u16,
-    /// [`ANSWERS`] or 0.
-    pub flags: u16,
+    /// Always 0.
+    pub padding: u16,
 }
-
-/// Only segments with ACK or RST, which open no connection.
-pub const ANSWERS: u16 = 1;
 
 /// Value of an entry that is a peer of IPv4. A peer of one family never stands for an address of the
 /// other, though `::/0` holds all IPv4-mapped ones: the reader compares.

@@ -1,11 +1,7 @@
 //! Protocols and conversations that the node needs to live; which peers those are with is the
 //! caller's part.
 
-use headgate_layout::{
-    LAYOUT_VERSION,
-    failsafe::{ANSWERS, Peer},
-    tables::Header,
-};
+use headgate_layout::{LAYOUT_VERSION, failsafe::Peer, tables::Header};
 
 use crate::parse::{Addresses, Fragment, PROTOCOL_ICMPV6, PROTOCOL_UDP, Packet, Transport};
 
@@ -24,18 +20,16 @@ const NDP_HOP_LIMIT: u8 = 255;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// What the failsafe asks of a packet's headers: one word, for the verifier walks what follows once
-/// for each outcome of the parser that it can tell apart.
+/// What the failsafe asks of a packet's headers, in one word that is cheap to carry past the tables.
 ///
-/// The source port in bits 16..32, the destination port below, of a whole TCP segment, else 0; then
-/// the two flags.
+/// Of a whole TCP segment the destination port in the lower half, and in the upper half the source
+/// port where the segment has ACK or RST, so that no other is taken for a reply. Else no destination,
+/// and [`NEEDED`] or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim(u64);
+pub struct Claim(u32);
 
-/// The segment has ACK or RST set.
-const ANSWERING: u64 = 1 << 32;
-/// See [`needed_to_live`].
-const NEEDED: u64 = 1 << 33;
+/// See [`needed_to_live`]. No segment looks like this: port 0 as a destination claims nothing.
+const NEEDED: u32 = 1 << 16;
 
 impl Claim {
     /// What `packet` brings forward.
@@ -50,31 +44,30 @@ impl Claim {
         else {
             return Self(if needed_to_live(packet) { NEEDED } else { 0 });
         };
-        if packet.fragment != Fragment::Whole {
+        if packet.fragment != Fragment::Whole || destination_port == 0 {
             return Self(0);
         }
-        let answering = if flags & (ACK | RST) == 0 {
+        let source = if flags & (ACK | RST) == 0 {
             0
         } else {
-            ANSWERING
+            u32::from(source_port)
         };
-        Self((u64::from(source_port) << 16) | u64::from(destination_port) | answering)
+        Self(source << 16 | u32::from(destination_port))
     }
 
-    /// The same, given a header as all are. The verifier cannot know that it is such a one, and
-    /// forgets what it knows of each outcome of the parser.
+    /// The same, given a header of this layout, as all are. The verifier cannot know that, and forgets
+    /// what it knows of each outcome of the parser: else it walks the tries once more for each.
     #[inline(always)]
     #[must_use]
     pub fn blinded(self, header: &Header) -> Self {
-        let nothing = u64::from(header.version ^ LAYOUT_VERSION);
-        Self(self.0 ^ (nothing << 32 | nothing))
+        Self(self.0 ^ header.version ^ LAYOUT_VERSION)
     }
 
     /// Whether it passes whoever sent it.
     #[inline(always)]
     #[must_use]
     pub fn needed(self) -> bool {
-        self.0 & NEEDED != 0
+        self.0 == NEEDED
     }
 
     /// Whether it passes from `peer`, whose address and family the caller has compared.
@@ -85,13 +78,10 @@ impl Claim {
             return true;
         }
         let (source, destination) = ((self.0 >> 16) as u16, self.0 as u16);
-        let answering = self.0 & ANSWERING != 0;
-        // What has no ports has 0 for both.
         destination != 0
             && peer.passages.iter().any(|passage| {
                 let from = passage.source_port == 0 || passage.source_port == source;
-                let to = passage.first <= destination && destination <= passage.last;
-                from && to && (answering || passage.flags & ANSWERS == 0)
+                from && passage.first <= destination && destination <= passage.last
             })
     }
 }

@@ -10,7 +10,7 @@ use frames::{
 };
 use headgate_layout::{
     LAYOUT_VERSION,
-    failsafe::{ANSWERS, Passage, Peer},
+    failsafe::{Passage, Peer},
     tables::{Decision, FIXED_LENGTH, Header, NO_RULE},
     verdict::{Action, Reason},
 };
@@ -351,7 +351,7 @@ fn replies_of_a_peer_open_nothing_else() {
         source_port: 6443,
         first: 32_768,
         last: 60_999,
-        flags: ANSWERS,
+        padding: 0,
     }];
     let passes =
         |source, destination, flags| granted(&replies, TCP, &tcp(source, destination, flags));
@@ -376,6 +376,8 @@ fn replies_of_a_peer_open_nothing_else() {
     ] {
         assert_eq!(passes(6443, port, ACK), expected, "to port {port}");
     }
+    // What would be taken for needed to live, were its destination port no port.
+    assert!(!passes(1, 0, ACK));
     for port in [0, 443, 6442, 6444, 40_000] {
         assert!(!passes(port, 40_000, ACK), "from port {port}");
     }
@@ -388,7 +390,7 @@ fn a_service_takes_what_its_peer_sends_to_its_port() {
         source_port: 0,
         first: 10_250,
         last: 10_250,
-        flags: 0,
+        padding: 0,
     }];
     let passes = |destination, flags| granted(&service, TCP, &tcp(40_000, destination, flags));
     for flags in [SYN, ACK, RST, 0] {
@@ -410,7 +412,7 @@ fn an_unused_passage_grants_nothing_and_the_last_one_counts() {
         source_port: 0,
         first: 10_250,
         last: 10_250,
-        flags: 0,
+        padding: 0,
     };
     assert!(granted(&passages, TCP, &tcp(1, 10_250, SYN)));
 }
@@ -421,7 +423,7 @@ fn fragments_from_a_peer_of_a_service_are_dropped() {
         source_port: 0,
         first: 0,
         last: u16::MAX,
-        flags: 0,
+        padding: 0,
     };
     let mut environment = OneDecision::drop_all();
     environment.granted = Peer::default();

@@ -92,6 +92,11 @@ impl Node {
         self.source = Some(source.map(str::to_owned).to_vec());
     }
 
+    /// Lets its agent read its directory of policies.
+    pub fn read_from_directory(&mut self) {
+        self.source = None;
+    }
+
     /// The directory of its policies.
     #[must_use]
     pub fn policies(&self) -> PathBuf {

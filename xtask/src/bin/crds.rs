@@ -11,6 +11,9 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Parser;
 
+/// The reference of all fields, from the folder of the CRDs.
+const REFERENCE: &str = "../docs/reference.md";
+
 /// Writes the CRDs from the resource types.
 #[derive(Parser)]
 struct Args {
@@ -55,6 +58,10 @@ fn write(folder: &Path) -> Result<Vec<String>> {
         fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
         println!("crds: wrote {name}");
     }
+    let path = folder.join(REFERENCE);
+    fs::write(&path, headgate_crds::reference())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("crds: wrote {}", path.display());
     Ok(Vec::new())
 }
 

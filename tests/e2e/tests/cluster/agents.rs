@@ -263,9 +263,22 @@ fn without_api() {
     assert_eq!(report["live_revision"], report["wanted_revision"]);
     assert!(report["source_unavailable"].is_string(), "{report:#}");
 
+    // Without the API a directory can take over, and hand back.
+    fleet.nodes[0].kill();
+    let mut policy = fleet.drop_udp("from-git", 7003, &[]);
+    policy["spec"]["nodeSelector"] = json!({});
+    fleet.nodes[0].write("policy.json", &policy.to_string());
+    fleet.nodes[0].read_from_directory();
+    fleet.nodes[0].start();
+    fleet.wait_until(0, 7003, true);
+    fleet.nodes[0].kill();
+    let node = &fleet.cluster.nodes[0];
+    fleet.nodes[0].read_from(&node.kubeconfig, &node.name);
+    fleet.nodes[0].start_unsettled();
+    assert_eq!(fleet.arrivals(0, 7003), 0);
+
     fleet.delete("xdppolicy", "web");
     fleet.apply(&fleet.drop_udp("other", 7002, &[]));
-    assert_eq!(fleet.arrivals(0, 7001), 0);
     fleet.cluster.plug_api_server();
     // A good client waits half a minute at most between two attempts.
     let what = "the agent has heard of the API again";

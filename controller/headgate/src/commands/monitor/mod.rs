@@ -250,15 +250,27 @@ mod tests {
             not_ip,
         };
         assert_eq!(Kind::verdicts(None), verdicts(true, true, false));
-        assert_eq!(Kind::verdicts(Some(Kind::Drop)), verdicts(true, false, false));
-        assert_eq!(Kind::verdicts(Some(Kind::Allow)), verdicts(false, true, false));
-        assert_eq!(Kind::verdicts(Some(Kind::Trace)), verdicts(true, true, true));
+        assert_eq!(
+            Kind::verdicts(Some(Kind::Drop)),
+            verdicts(true, false, false)
+        );
+        assert_eq!(
+            Kind::verdicts(Some(Kind::Allow)),
+            verdicts(false, true, false)
+        );
+        assert_eq!(
+            Kind::verdicts(Some(Kind::Trace)),
+            verdicts(true, true, true)
+        );
     }
 
     #[test]
     fn a_rule_is_named_with_its_policy() {
         let name: RuleName = "web/from-ten".parse().expect("a rule");
-        assert_eq!((name.policy.as_str(), name.rule.as_str()), ("web", "from-ten"));
+        assert_eq!(
+            (name.policy.as_str(), name.rule.as_str()),
+            ("web", "from-ten")
+        );
         for bad in ["web", "/rule", "web/", ""] {
             assert!(bad.parse::<RuleName>().is_err(), "{bad}");
         }

@@ -39,10 +39,17 @@ pub(super) struct EventView {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum CauseView {
-    Rule { policy: String, rule: String },
+    Rule {
+        policy: String,
+        rule: String,
+    },
     /// A rule that no report names.
-    Counter { counter: u32 },
-    Reason { reason: &'static str },
+    Counter {
+        counter: u32,
+    },
+    Reason {
+        reason: &'static str,
+    },
 }
 
 impl fmt::Display for CauseView {
