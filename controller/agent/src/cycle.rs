@@ -6,7 +6,7 @@ use std::{
 };
 
 use headgate_compile::{
-    Compilation, compile, inputs,
+    Compilation, inputs,
     memory::{Memory, Seconds},
     node::NodeFacts,
 };
@@ -19,6 +19,7 @@ use headgate_datapath::{
 };
 
 use crate::{
+    kept::Kept,
     report::{PortReport, PortStatus, Report},
     resources::Resources,
     store::Store,
@@ -42,8 +43,9 @@ pub struct Node<K> {
     object: Digest,
     /// Why ports are not in native mode, as their drivers said when they were attached.
     refusals: BTreeMap<PortIndex, String>,
-    /// Digest of the inputs of the revision that was last found live.
-    inputs: Option<Digest>,
+    kept: Kept,
+    /// The revision that was last found live as wanted, and the digest of its inputs.
+    inputs: Option<(Digest, Digest)>,
     /// Packets that had passed unjudged when the kernel was last read.
     unjudged: BTreeMap<PortIndex, u64>,
 }
@@ -56,6 +58,7 @@ impl<K: Kernel> Node<K> {
             memory,
             object,
             refusals: BTreeMap::new(),
+            kept: Kept::default(),
             inputs: None,
             unjudged: BTreeMap::new(),
         }
@@ -66,8 +69,10 @@ impl<K: Kernel> Node<K> {
     }
 
     /// Takes over what a former agent said of native mode.
-    pub fn recall(&mut self, former: &Report) {
-        self.inputs = former.inputs;
+    pub fn recall(&mut self, former: &Report, source: &str) {
+        if former.source == source {
+            self.inputs = former.live_revision.zip(former.inputs);
+        }
         for (port, report) in &former.ports {
             if let Some(refusal) = &report.native_refusal {
                 self.refusals.insert(*port, refusal.clone());
@@ -77,12 +82,10 @@ impl<K: Kernel> Node<K> {
 
     /// Brings the node to what `inputs` say and reports what is so; whether the report is new.
     pub fn turn(&mut self, inputs: &Inputs<'_>) -> (Report, bool) {
-        let compilation = compile(
-            &inputs.resources.snapshot,
-            inputs.facts,
-            &self.memory,
-            inputs.now,
-        );
+        let snapshot = &inputs.resources.snapshot;
+        let compilation = self
+            .kept
+            .compile(snapshot, inputs.facts, &self.memory, inputs.now);
         let mut failures = Vec::new();
         self.memory = compilation.memory.clone();
         // Before anything goes live: what a live table counts into must be known after a crash.
@@ -140,6 +143,12 @@ impl<K: Kernel> Node<K> {
         Ok((Some(self.kernel.observe()?), reasons))
     }
 
+    /// Nothing where something else is live than the revision of these inputs.
+    fn inputs_of(&self, observed: Option<&Observed>) -> Option<Digest> {
+        let (revision, digest) = self.inputs?;
+        (observed.map(Observed::revision) == Some(revision)).then_some(digest)
+    }
+
     /// Only what was read back counts as compiled in: until then the former inputs are in force.
     fn confirm_inputs(
         &mut self,
@@ -148,10 +157,10 @@ impl<K: Kernel> Node<K> {
         observed: Option<&Observed>,
     ) {
         let live = observed.map(Observed::revision);
-        if wanted.is_some() && live == wanted.map(DatapathState::revision) {
+        if live.is_some() && live == wanted.map(DatapathState::revision) {
             let resources = inputs.resources;
             let digest = inputs::inputs_digest(&resources.snapshot, &inputs.facts.labels);
-            self.inputs = digest.or(self.inputs);
+            self.inputs = live.zip(digest).or(self.inputs);
         }
     }
 
@@ -237,7 +246,7 @@ impl<K: Kernel> Node<K> {
             source_unavailable: inputs.resources.unavailable.clone(),
             wanted_revision: wanted.map(DatapathState::revision),
             live_revision: observed.map(Observed::revision),
-            inputs: self.inputs,
+            inputs: self.inputs_of(observed),
             api_servers: inputs.api_servers.clone(),
             ports: ports.unwrap_or_default(),
             policies: compilation.policies.clone(),

@@ -4,6 +4,7 @@ mod cluster;
 pub mod config;
 mod cycle;
 pub mod facts;
+mod kept;
 pub mod lock;
 pub mod report;
 pub mod resources;

@@ -79,14 +79,41 @@ fn left_aside(warning: &Warning) -> Finding {
 
 /// As if every file or list that a resource in effect was read from were unreadable.
 fn everything_stays(memory: &Memory, reason: &str) -> Snapshot {
-    let lists: BTreeSet<&String> = memory.last_good.values().map(|good| &good.list).collect();
+    let lists = memory.last_good.values().map(|good| good.list.clone());
+    let mut lists: BTreeSet<String> = lists.collect();
+    if lists.is_empty() {
+        // Nothing known is not the same as nothing there.
+        lists.insert("the source".to_owned());
+    }
     let unreadable = lists.into_iter().map(|list| Unreadable {
-        list: list.clone(),
+        list,
         line: None,
         reason: reason.to_owned(),
     });
     Snapshot {
         submitted: Vec::new(),
         unreadable: unreadable.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use headgate_compile::{compile, memory::Seconds, node::NodeFacts};
+
+    use super::*;
+
+    #[test]
+    fn a_source_that_says_nothing_deletes_nothing() {
+        let reading = Reading::Unavailable {
+            reason: "the API has not answered yet".to_owned(),
+        };
+        let lost = Memory::lost(BTreeMap::new(), &BTreeSet::new(), Seconds(1));
+        let resources = Resources::new(&reading, &lost);
+        let node = NodeFacts::default();
+        let compilation = compile(&resources.snapshot, &node, &lost, Seconds(2));
+        assert!(compilation.state.is_none(), "{:?}", compilation.state);
+        assert!(compilation.memory.lost);
     }
 }

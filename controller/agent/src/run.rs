@@ -8,6 +8,7 @@ use std::{
 
 use headgate_compile::{
     finding::Finding,
+    inputs,
     memory::{Memory, Seconds},
     node::NodeFacts,
     snapshot::Content,
@@ -73,7 +74,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let (store, memory) = recall(store, &mut kernel)?;
     let mut node = Node::new(kernel, store, memory, object_digest());
     if let Some(former) = &former {
-        node.recall(former);
+        node.recall(former, &config.source.to_string());
     }
     let source = Source::open(&config.source, &config.node_name).await?;
     let cluster = source
@@ -103,13 +104,12 @@ struct Known {
 impl Known {
     fn new(config: &Config, former: Option<&Report>, source: &Source) -> Self {
         let mut api_servers = source.peers();
+        // Also where a directory stands in for an API that is gone.
+        let former = former.filter(|former| former.node == config.node_name);
+        api_servers.extend(former.iter().flat_map(|former| &former.api_servers));
         let labels = match config.source {
             SourceConfig::Directory(_) => Some(config.node_labels.clone()),
-            SourceConfig::Kubernetes { .. } => {
-                let former = former.filter(|former| former.node == config.node_name);
-                api_servers.extend(former.iter().flat_map(|former| &former.api_servers));
-                former.map(|former| former.node_labels.clone())
-            }
+            SourceConfig::Kubernetes { .. } => former.map(|former| former.node_labels.clone()),
         };
         Self {
             labels,
@@ -124,7 +124,12 @@ impl Known {
         if let Some(servers) = source.api_servers()
             && !servers.is_empty()
         {
-            self.api_servers = servers;
+            if source.peers().is_empty() {
+                // The kubeconfig's server could not be resolved: what it was last is kept.
+                self.api_servers.extend(servers);
+            } else {
+                self.api_servers = servers;
+            }
         }
     }
 }
@@ -238,6 +243,12 @@ impl Agent {
             api_servers: &self.known.api_servers,
             now: now(),
         });
+        let mut in_effect = self.node.memory().last_good.values();
+        let uses_groups = in_effect.any(|good| match &good.content {
+            Content::Policy(spec) => inputs::uses_groups(spec, &facts.labels),
+            Content::Group(_) => false,
+        });
+        self.source.set_groups_in_effect(uses_groups);
         if let Some(cluster) = &mut self.cluster {
             cluster.tell(&report, self.source.node(), &resources.snapshot);
         }

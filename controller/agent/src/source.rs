@@ -74,6 +74,13 @@ impl Source {
         }
     }
 
+    /// Tells a source that reads groups only where they are used that some are in effect.
+    pub(crate) fn set_groups_in_effect(&mut self, in_effect: bool) {
+        if let Self::Kubernetes(api) = self {
+            api.source.set_groups_in_effect(in_effect);
+        }
+    }
+
     pub(crate) async fn changed(&mut self) {
         match self {
             Self::Directory(source) => source.changed().await,

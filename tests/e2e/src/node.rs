@@ -40,6 +40,8 @@ pub struct Node {
     pub arguments: Vec<String>,
     /// Where its agent reads resources, if not in its directory of policies.
     source: Option<Vec<String>>,
+    /// Its name where they are read from the directory.
+    name: String,
     folder: TempDir,
     agent: Option<Child>,
     starts: u32,
@@ -65,6 +67,7 @@ impl Node {
             instance,
             arguments: Vec::new(),
             source: None,
+            name: "node".to_owned(),
             folder,
             agent: None,
             starts: 0,
@@ -92,9 +95,10 @@ impl Node {
         self.source = Some(source.map(str::to_owned).to_vec());
     }
 
-    /// Lets its agent read its directory of policies.
-    pub fn read_from_directory(&mut self) {
+    /// Lets its agent read its directory of policies, as the node of this name.
+    pub fn read_from_directory(&mut self, name: &str) {
         self.source = None;
+        name.clone_into(&mut self.name);
     }
 
     /// The directory of its policies.
@@ -173,7 +177,7 @@ impl Node {
     pub fn agent_arguments(&self) -> Vec<String> {
         let directory = || {
             let policies = self.policies().display().to_string();
-            vec![policies, "--node-name".to_owned(), "node".to_owned()]
+            vec![policies, "--node-name".to_owned(), self.name.clone()]
         };
         let command = ["agent", "--source"].map(str::to_owned).into_iter();
         let source = self.source.clone().unwrap_or_else(directory);

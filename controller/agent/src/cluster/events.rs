@@ -7,7 +7,7 @@ use headgate_compile::{
     snapshot::{ResourceName, Uid},
 };
 use headgate_crds::API_VERSION;
-use headgate_source::kubernetes::{NodeObject, explain};
+use headgate_source::kubernetes::NodeObject;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
@@ -15,7 +15,7 @@ use kube::{
 };
 use tokio::sync::mpsc;
 
-use super::FIELD_MANAGER;
+use super::{FIELD_MANAGER, in_time};
 use crate::report::{PortStatus, Report};
 
 /// What an Event's note may have, in bytes.
@@ -126,11 +126,9 @@ pub(super) async fn send(client: Client, node: String, mut waiting: mpsc::Receiv
     };
     let recorder = Recorder::new(client, reporter);
     while let Some(happening) = waiting.recv().await {
-        let sent = recorder
-            .publish(&happening.event, &happening.regarding)
-            .await;
-        if let Err(error) = sent {
-            tracing::debug!("an Event is not sent: {}", explain(&error));
+        let sent = recorder.publish(&happening.event, &happening.regarding);
+        if let Err(reason) = in_time(sent).await {
+            tracing::debug!("an Event is not sent: {reason}");
         }
     }
 }

@@ -2,24 +2,33 @@
 
 use std::time::Duration;
 
-use headgate_source::kubernetes::explain;
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 
-use super::FIELD_MANAGER;
+use super::{FIELD_MANAGER, in_time, publish::Wanted};
 
 /// Between two renewals: one small write a node.
 const RENEWAL: Duration = Duration::from_secs(10);
 /// Seconds after which an agent that did not renew is taken for dead.
 const DURATION: u32 = 40;
 
-/// Renews the Lease of this node's agent for ever.
-pub(super) async fn keep_renewed(client: Client, namespace: String, node: String) {
+/// Renews the Lease of this node's agent for ever, once the node is known.
+pub(super) async fn keep_renewed(
+    client: Client,
+    namespace: String,
+    mut node: watch::Receiver<Option<Wanted>>,
+) {
+    if node.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
     let api: Api<Lease> = Api::namespaced(client, &namespace);
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let mut ticks = interval(RENEWAL);
@@ -27,19 +36,28 @@ pub(super) async fn keep_renewed(client: Client, namespace: String, node: String
     let mut has_failed = false;
     loop {
         ticks.tick().await;
+        let Some((name, uid)) = node.borrow().as_ref().map(Wanted::node) else {
+            continue;
+        };
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": node},
+            "metadata": {
+                "name": name,
+                // It goes with its node.
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid},
+                ],
+            },
             "spec": {
-                "holderIdentity": node,
+                "holderIdentity": name,
                 "leaseDurationSeconds": DURATION,
                 "renewTime": format!("{:.6}", Timestamp::now()),
             },
         });
-        let renewed = api.patch(&node, &params, &Patch::Apply(&lease)).await;
-        if let (Err(error), false) = (&renewed, has_failed) {
-            tracing::warn!(namespace, "the Lease is not renewed: {}", explain(error));
+        let renewed = in_time(api.patch(&name, &params, &Patch::Apply(&lease))).await;
+        if let (Err(reason), false) = (&renewed, has_failed) {
+            tracing::warn!(namespace, "the Lease is not renewed: {reason}");
         }
         has_failed = renewed.is_err();
     }

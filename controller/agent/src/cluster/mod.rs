@@ -6,10 +6,10 @@ mod lease;
 mod node_datapath;
 mod publish;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use headgate_compile::snapshot::{ResourceName, Snapshot, Uid};
-use headgate_source::kubernetes::NodeObject;
+use headgate_source::kubernetes::{NodeObject, explain};
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 
@@ -19,6 +19,8 @@ use publish::Wanted;
 
 /// Who writes, in the API's books.
 const FIELD_MANAGER: &str = "headgate-agent";
+/// A write that has not come back by then has failed: a server that vanished says nothing.
+const DEADLINE: Duration = Duration::from_secs(10);
 /// Events that wait to be sent; more are dropped, for they are in the log and in the NodeDatapath.
 const EVENTS_WAITING: usize = 64;
 
@@ -35,12 +37,12 @@ impl Cluster {
     pub(crate) fn start(client: &Client, node_name: &str, namespace: &str) -> Self {
         let (wanted, heard) = watch::channel(None);
         let (happenings, waiting) = mpsc::channel(EVENTS_WAITING);
-        tokio::spawn(publish::keep_published(client.clone(), heard));
         tokio::spawn(lease::keep_renewed(
             client.clone(),
             namespace.to_owned(),
-            node_name.to_owned(),
+            heard.clone(),
         ));
+        tokio::spawn(publish::keep_published(client.clone(), heard));
         tokio::spawn(events::send(client.clone(), node_name.to_owned(), waiting));
         Self {
             wanted,
@@ -74,5 +76,16 @@ impl Cluster {
         }));
         self.node = Some(node.clone());
         self.told = report.clone();
+    }
+}
+
+/// What `call` gives, or why it failed, for people.
+async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(result) => result.map_err(|error| explain(&error)),
+        Err(_) => Err(format!(
+            "the API server has not answered within {} s",
+            DEADLINE.as_secs()
+        )),
     }
 }

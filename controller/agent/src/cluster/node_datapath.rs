@@ -22,10 +22,13 @@ pub(super) fn status(report: &Report) -> NodeDatapathStatus {
     let exceptions = report.findings.iter().filter_map(exception);
     let mut exceptions: Vec<ResourceException> = exceptions.collect();
     exceptions.sort_by(|a, b| (&a.kind, &a.name, &a.message).cmp(&(&b.kind, &b.name, &b.message)));
+    exceptions.dedup_by(|next, first| next.kind == first.kind && next.name == first.name);
+    // A digest without all its exceptions would vouch for what is not in force.
+    let inputs = report.inputs.filter(|_| exceptions.len() <= MOST);
     exceptions.truncate(MOST);
     NodeDatapathStatus {
         revision: report.live_revision.map(|revision| revision.to_string()),
-        inputs_digest: report.inputs.map(|digest| digest.to_string()),
+        inputs_digest: inputs.map(|digest| digest.to_string()),
         interfaces: report.ports.values().map(interface).collect(),
         conditions: vec![ready(report, &exceptions)],
         exceptions,
@@ -98,6 +101,8 @@ fn ready(report: &Report, exceptions: &[ResourceException]) -> Condition {
             "NotEnforced",
             format!("not as wanted: {}", amiss.join(", ")),
         )
+    } else if let Some(reason) = &report.source_unavailable {
+        (false, "SourceUnavailable", reason.clone())
     } else if report.wanted_revision.is_none() {
         let held = "nothing changes until what is bad is mended".to_owned();
         (

@@ -6,7 +6,7 @@ use headgate_compile::{
     memory::Memory,
     snapshot::{Content, Snapshot, Submitted},
 };
-use headgate_crds::Kind;
+use headgate_crds::{Kind, ResourceException};
 use headgate_source::{Reading, kubernetes::list_once};
 use kube::Client;
 use serde::Serialize;
@@ -107,14 +107,18 @@ fn selects(policy: &Submitted, node: &NodeView) -> bool {
             selector.is_none_or(|selector| selector.matches(&node.labels))
         }
         Ok(Content::Group(_)) => false,
-        Err(_) => node.exceptions.iter().any(|e| e.name == policy.name.name),
+        Err(_) => {
+            let of_policy =
+                |e: &ResourceException| e.kind == policy.name.kind && e.name == policy.name.name;
+            node.exceptions.iter().any(of_policy)
+        }
     }
 }
 
 fn on_node(policy: &Submitted, node: &NodeView, shows_all: bool) -> OnNode {
     let mut exceptions = node.exceptions.iter();
     let exception = exceptions.find(|e| e.kind == policy.name.kind && e.name == policy.name.name);
-    let (standing, message) = if node.ready.is_none() || node.agent_alive == Some(false) {
+    let (standing, message) = if node.ready.is_none() || node.agent_alive != Some(true) {
         (Standing::Unknown, "no agent is alive there".to_owned())
     } else if let Some(exception) = exception {
         (Standing::Excepted, exception.message.clone())

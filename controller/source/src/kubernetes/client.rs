@@ -1,11 +1,14 @@
 //! A client of the API, and who it talks to.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use kube::{
     Client, Config,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
+
+/// A server that does not answer by then is tried again.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Why there is no client. Outcome: nothing is watched; what is enforced stays.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +42,7 @@ pub struct Connection {
 /// # Errors
 /// The kubeconfig, or the pod's own files, cannot be used. Whether the server answers is not asked.
 pub async fn connect(kubeconfig: Option<&PathBuf>) -> Result<Connection, ClientError> {
-    let config = match kubeconfig {
+    let mut config = match kubeconfig {
         Some(path) => from_file(path)
             .await
             .map_err(|source| ClientError::Kubeconfig {
@@ -48,6 +51,7 @@ pub async fn connect(kubeconfig: Option<&PathBuf>) -> Result<Connection, ClientE
             })?,
         None => Config::incluster()?,
     };
+    config.connect_timeout = Some(CONNECT);
     Ok(Connection {
         peers: peers(&config).await,
         client: Client::try_from(config)?,

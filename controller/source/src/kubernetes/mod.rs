@@ -52,6 +52,7 @@ pub struct KubernetesSource<T> {
     node_name: String,
     convert: Arc<dyn Fn(Resource) -> T + Send + Sync>,
     uses_groups: Box<UsesGroups<T>>,
+    groups_in_effect: bool,
     policies: Documents<T>,
     groups: Option<Documents<T>>,
     node: Watched<PartialObjectMeta<Node>, NodeObject>,
@@ -105,7 +106,15 @@ impl<T: Clone + Send + Sync + 'static> KubernetesSource<T> {
             node_name,
             convert,
             uses_groups: Box::new(uses_groups),
+            groups_in_effect: false,
         }
+    }
+
+    /// Tells whether something that is in effect uses groups, whatever the policies now say: one that
+    /// is refused leaves its former content in effect.
+    pub fn set_groups_in_effect(&mut self, in_effect: bool) {
+        self.groups_in_effect = in_effect;
+        self.follow_groups();
     }
 
     /// What is known now.
@@ -175,7 +184,7 @@ impl<T: Clone + Send + Sync + 'static> KubernetesSource<T> {
             // What it last said well may use some.
             Err(_) => true,
         };
-        let wanted = self.policies.objects().any(uses);
+        let wanted = self.groups_in_effect || self.policies.objects().any(uses);
         if !wanted {
             self.groups = None;
         } else if self.groups.is_none() {

@@ -26,27 +26,33 @@ pub fn explain(error: &kube::Error) -> String {
 }
 
 fn refused(status: &Status) -> String {
-    let remedy = match StatusCode::from_u16(status.code) {
-        Ok(StatusCode::UNAUTHORIZED) => {
-            "the API server does not accept the credentials; give a kubeconfig whose token or certificate is valid"
-        }
-        Ok(StatusCode::FORBIDDEN) => {
-            "grant it: `kubectl apply -k manifests/base` makes the agent's role and its binding"
-        }
-        Ok(StatusCode::NOT_FOUND) => {
-            "the API does not know the resource; `kubectl apply -f crds/` installs the definitions"
-        }
-        _ => {
-            return format!(
-                "the API server refused: {} ({})",
-                status.message, status.code
-            );
-        }
-    };
+    let remedy = remedy(status).map(|remedy| format!("; {remedy}"));
     format!(
-        "the API server refused: {} ({}); {remedy}",
-        status.message, status.code
+        "the API server refused: {} ({}){}",
+        status.message,
+        status.code,
+        remedy.unwrap_or_default()
     )
+}
+
+fn remedy(status: &Status) -> Option<&'static str> {
+    let details = status.details.as_ref();
+    let (kind, name) = details.map_or(("", ""), |details| (&details.kind, &details.name));
+    match StatusCode::from_u16(status.code) {
+        Ok(StatusCode::UNAUTHORIZED) => Some(
+            "it does not accept the credentials: renew the token in the kubeconfig's tokenFile, or give a kubeconfig that is valid and start again",
+        ),
+        Ok(StatusCode::FORBIDDEN) => Some(
+            "grant it: `kubectl apply -k manifests/base` makes the agents' role and its binding",
+        ),
+        Ok(StatusCode::NOT_FOUND) if kind == "namespaces" => {
+            Some("`kubectl apply -k manifests/base` makes it")
+        }
+        Ok(StatusCode::NOT_FOUND) if name.is_empty() => Some(
+            "the API does not know the resource; `kubectl apply -f crds/` installs the definitions",
+        ),
+        _ => None,
+    }
 }
 
 fn unreachable(error: &kube::Error) -> String {
@@ -60,9 +66,9 @@ fn unreachable(error: &kube::Error) -> String {
         cause = error.source();
     }
     let remedy = if words.contains("UnknownIssuer") || words.contains("certificate") {
-        "; its certificate is not signed by the certificate authority of the kubeconfig: give the right one"
+        "its certificate is not signed by the certificate authority of the kubeconfig: give the right one"
     } else {
-        ""
+        "look at the server's address in the kubeconfig, and at the network to it"
     };
-    format!("the API server cannot be reached: {words}{remedy}")
+    format!("the API server cannot be reached: {words}; {remedy}")
 }

@@ -15,7 +15,7 @@ use headgate_e2e_tests::{
     flow::{Flow, Receiver},
     node::Node,
     said::Said,
-    trials::on_cluster,
+    trials::{on_cluster, soak},
     wait::wait_for,
 };
 use libtest_mimic::Trial;
@@ -34,9 +34,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         on_cluster("a_closed_node_still_reaches_its_api_server", closed),
         on_cluster("what_is_missing_is_said_and_waited_for", missing),
+        on_cluster("rights_and_definitions_may_come_later", later),
         on_cluster("kubectl_headgate_tells_of_all_nodes", plugin),
         on_cluster("what_got_past_the_api_is_refused_by_the_agent", forced),
         on_cluster("at_rest_nothing_is_written_but_leases", at_rest),
+        on_cluster(
+            "kills_and_an_outage_lose_and_leak_nothing",
+            kills_and_outage,
+        ),
     ]
 }
 
@@ -55,8 +60,18 @@ impl Fleet {
     }
 
     fn on(control_plane: &Arc<ControlPlane>, nodes: u8) -> Self {
+        let fleet = Self::without_rights(control_plane, nodes);
+        fleet.grant();
+        fleet
+    }
+
+    fn grant(&self) {
+        let manifests = ["apply", "-k", "manifests/base"];
+        self.cluster.kubectl().run(&manifests);
+    }
+
+    fn without_rights(control_plane: &Arc<ControlPlane>, nodes: u8) -> Self {
         let cluster = Cluster::on(control_plane, nodes);
-        cluster.kubectl().run(&["apply", "-k", "manifests/base"]);
         Self {
             nodes: cluster.nodes.iter().map(Node::of_cluster).collect(),
             receivers: RefCell::default(),
@@ -263,17 +278,30 @@ fn without_api() {
     assert_eq!(report["live_revision"], report["wanted_revision"]);
     assert!(report["source_unavailable"].is_string(), "{report:#}");
 
+    // Without a memory, too: what is not known is not taken for gone.
+    fleet.nodes[0].kill();
+    let memory = fleet.nodes[0].state().join("memory.json");
+    std::fs::write(memory, "nonsense").expect("the folder is ours");
+    fleet.nodes[0].start_unsettled();
+    fleet.nodes[0].wait_for_log("the agent's memory is lost");
+    assert_eq!(fleet.arrivals(0, 7001), 0, "an agent that knows nothing");
+    assert_eq!(fleet.nodes[0].report()["wanted_revision"], Value::Null);
+
     // Without the API a directory can take over, and hand back.
     fleet.nodes[0].kill();
     let mut policy = fleet.drop_udp("from-git", 7003, &[]);
-    policy["spec"]["nodeSelector"] = json!({});
+    policy["spec"]["nodeSelector"] = json!({"matchLabels": {"role": "edge"}});
+    policy["spec"]["defaultAction"] = json!("Drop");
     fleet.nodes[0].write("policy.json", &policy.to_string());
-    fleet.nodes[0].read_from_directory();
+    let name = fleet.cluster.nodes[0].name.clone();
+    fleet.nodes[0].read_from_directory(&name);
+    fleet.nodes[0].arguments = vec!["--node-labels".to_owned(), "role=edge".to_owned()];
     fleet.nodes[0].start();
     fleet.wait_until(0, 7003, true);
     fleet.nodes[0].kill();
-    let node = &fleet.cluster.nodes[0];
-    fleet.nodes[0].read_from(&node.kubeconfig, &node.name);
+    fleet.nodes[0].arguments.clear();
+    let kubeconfig = fleet.cluster.nodes[0].kubeconfig.clone();
+    fleet.nodes[0].read_from(&kubeconfig, &name);
     fleet.nodes[0].start_unsettled();
     assert_eq!(fleet.arrivals(0, 7003), 0);
 
@@ -333,6 +361,50 @@ fn missing() {
     let said = fleet.nodes[0].headgate(&arguments);
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.errors.contains("kubeconfig"), "{said:?}");
+}
+
+/// An agent on a cluster that knows nothing of Headgate.
+fn later() {
+    let control_plane = Arc::new(ControlPlane::start());
+    let mut fleet = Fleet::without_rights(&control_plane, 1);
+    let own = fleet.cluster.nodes[0].kubeconfig.clone();
+    let name = fleet.cluster.nodes[0].name.clone();
+
+    let other = ControlPlane::shared().kubeconfig("of-another-authority", "token");
+    let authority = |path: &std::path::Path| {
+        let text = std::fs::read_to_string(path).expect("it was just written");
+        let kubeconfig: Value = serde_json::from_str(&text).expect("JSON is YAML");
+        (
+            kubeconfig["clusters"][0]["cluster"]["certificate-authority"].clone(),
+            text,
+        )
+    };
+    let ((right, text), (wrong, _)) = (authority(&own), authority(&other));
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("wrong-authority");
+    let [right, wrong] = [right, wrong].map(|path| path.as_str().expect("a path").to_owned());
+    std::fs::write(&file, text.replace(&right, &wrong)).expect("written");
+    fleet.nodes[0].read_from(&file, &name);
+    says(
+        &mut fleet.nodes[0],
+        "not signed by the certificate authority",
+    );
+
+    fleet.nodes[0].read_from(&own, &name);
+    fleet.nodes[0].spawn();
+    fleet.nodes[0].wait_for_log("makes the agents' role and its binding");
+    fleet.grant();
+    let patience = Duration::from_secs(60);
+    wait_for(patience, "the definitions are asked for", || {
+        let log = fleet.nodes[0].log();
+        log.contains("`kubectl apply -f crds/` installs the definitions")
+    });
+    control_plane.install_crds();
+    fleet.apply(&fleet.drop_udp("web", 7001, &[]));
+    wait_for(patience, "the policy is enforced", || {
+        fleet.arrivals(0, 7001) == 0
+    });
+    fleet.wait_for_datapath(0, "is ready", is_ready);
 }
 
 /// Starts the agent, waits until it says this, and sees that it goes on.
@@ -470,4 +542,75 @@ fn at_rest() {
         renewals.len()
     );
     fleet.delete("xdppolicy", "web");
+}
+
+/// Traffic to a port that is dropped and to one that is not.
+struct Traffic {
+    denied: Flow,
+    allowed: Flow,
+    receiver: Receiver,
+}
+
+const DENIED: u16 = 7001;
+const ALLOWED: u16 = 7002;
+
+impl Traffic {
+    fn start(fleet: &Fleet) -> Self {
+        let (node, client) = (&fleet.cluster.nodes[0].member, &fleet.cluster.client);
+        let receiver = Receiver::open(&node.namespace, &[DENIED, ALLOWED]);
+        let source: IpAddr = client.end.v4.into();
+        let to = |port: u16| {
+            let to = SocketAddr::new(node.end.v4.into(), port);
+            Flow::start(&client.namespace, &[source], to, 1_000, u64::MAX)
+        };
+        Self {
+            denied: to(DENIED),
+            allowed: to(ALLOWED),
+            receiver,
+        }
+    }
+
+    /// Everything that was allowed must have arrived, and nothing that was not.
+    fn finish(self) {
+        let (denied, allowed) = (self.denied.id, self.allowed.id);
+        let (denied_sent, sent) = (self.denied.stop(), self.allowed.stop());
+        let what = format!("all {sent} allowed datagrams arrive");
+        wait_for(SOON, &what, || self.receiver.received(allowed) == sent);
+        assert_eq!(self.receiver.received(denied), 0, "of {denied_sent} denied");
+        assert!(
+            sent > 1_000 && denied_sent > 1_000,
+            "{sent} and {denied_sent}"
+        );
+        println!("{sent} allowed datagrams arrived, {denied_sent} denied ones did not");
+    }
+}
+
+fn kills_and_outage() {
+    let outage = Duration::from_secs(if soak() { 3_600 } else { 60 });
+    let mut fleet = Fleet::started(1);
+    fleet.apply(&fleet.drop_udp("web", DENIED, &[]));
+    fleet.wait_for_datapath(0, "shows the interface", |status| {
+        status["interfaces"][0]["enforced"] == true
+    });
+    let traffic = Traffic::start(&fleet);
+    for _ in 0..20 {
+        fleet.nodes[0].kill();
+        fleet.nodes[0].start();
+    }
+    fleet.cluster.unplug_api_server();
+    std::thread::sleep(outage);
+    fleet.nodes[0].kill();
+    fleet.nodes[0].start_unsettled();
+    fleet.cluster.plug_api_server();
+    let renamed = fleet.drop_udp("again", DENIED, &[]);
+    fleet.apply(&renamed);
+    let what = "the agent follows the API again";
+    wait_for(Duration::from_secs(60), what, || {
+        let report = fleet.nodes[0].report();
+        let mut policies = report["policies"].as_array().into_iter().flatten();
+        policies.any(|policy| policy["name"] == renamed["metadata"]["name"])
+    });
+    traffic.finish();
+    fleet.delete("xdppolicy", "web");
+    fleet.delete("xdppolicy", "again");
 }

@@ -66,6 +66,8 @@ fn table(views: &[PolicyOnNodes]) -> String {
 fn state(view: &PolicyOnNodes) -> String {
     match view.standing() {
         Some(standing) => format!("{standing:?}"),
+        // Refused as it stands, and no agent has said so yet.
+        None if view.priority.is_none() => "Refused".to_owned(),
         None => "NoNodesSelected".to_owned(),
     }
 }
