@@ -77,7 +77,7 @@ fn an_instance_name_that_could_leave_its_folder_is_refused() {
 
 #[test]
 fn an_agent_needs_a_source() {
-    assert!(refused(&["agent"]).contains("--source <DIR>"));
+    assert!(refused(&["agent"]).contains("--source <DIR|kubernetes>"));
 }
 
 #[test]

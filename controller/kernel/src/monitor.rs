@@ -5,7 +5,7 @@ use std::{fs::File, num::NonZeroU32, path::PathBuf, time::Duration};
 use aya::maps::{Map as AyaMap, MapData, RingBuf};
 use headgate_datapath::{kernel::KernelError, state::PortIndex};
 use headgate_layout::{
-    maps::{EVENTS, MONITORED},
+    maps::EVENTS,
     monitor::{ALLOWED, Budget, DROPPED, Event as RawEvent, NOT_IP, Order},
     tables::NO_RULE,
     verdict::{Action, Reason},
@@ -136,7 +136,8 @@ impl Monitor {
     }
 
     /// Says that somebody is still there, and what is wanted from now on. To be called every second:
-    /// after three without it, programs stop telling.
+    /// after three without it, programs stop telling; and the loader clears the word whenever it
+    /// loads one.
     ///
     /// # Errors
     /// The maps cannot be written.
@@ -154,8 +155,7 @@ impl Monitor {
     }
 
     fn set_word(&self, word: u32) -> std::io::Result<()> {
-        self.word
-            .update(&MONITORED.to_ne_bytes(), &word.to_ne_bytes())
+        self.word.update(&[0; 4], &word.to_ne_bytes())
     }
 
     /// The next event, if one waits.

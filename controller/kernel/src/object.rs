@@ -44,6 +44,7 @@ pub(crate) fn load(
         .override_global("PORT", &number, true)
         .override_global("LIMIT", &limit, true)
         .map_pin_path(maps::TABLES.name, pins.slots(capacity));
+    loader.map_pin_path(maps::MONITORED_SECTION, pins.map(maps::MONITORED.name));
     for spec in &maps::SHARED {
         loader.map_pin_path(spec.name, pins.map(spec.name));
     }

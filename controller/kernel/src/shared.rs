@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use headgate_datapath::{kernel::KernelError, observed::Slot};
-use headgate_layout::maps::{self, ACTIVE_SLOT, SLOTS};
+use headgate_layout::maps::{self, SLOTS};
 
 use crate::{
     bpf::Map,
@@ -19,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) reason_counters: Map,
     failsafe: Map,
     failsafe_bits: Map,
+    monitored: Map,
     monitor: Map,
     monitor_budgets: Map,
     events: Map,
@@ -45,6 +46,7 @@ impl Shared {
             reason_counters,
             failsafe,
             failsafe_bits,
+            monitored,
             monitor,
             monitor_budgets,
             events,
@@ -56,6 +58,7 @@ impl Shared {
             reason_counters,
             failsafe,
             failsafe_bits,
+            monitored,
             monitor,
             monitor_budgets,
             events,
@@ -105,24 +108,22 @@ impl Shared {
             self.reason_counters.id(),
             self.failsafe.id(),
             self.failsafe_bits.id(),
+            self.monitored.id(),
             self.monitor.id(),
             self.monitor_budgets.id(),
             self.events.id(),
         ]
     }
 
-    /// What a monitor writes and reads: the words that every packet asks for, its order, and what
-    /// was not told.
+    /// What a monitor writes and reads: the word that every packet asks for, its order, and what was
+    /// not told.
     pub(crate) fn monitored(self) -> [Map; 3] {
-        [self.active, self.monitor, self.monitor_budgets]
+        [self.monitored, self.monitor, self.monitor_budgets]
     }
 
     pub(crate) fn active_slot(&self) -> Result<Slot, KernelError> {
         let asked = || "reading the active slot".to_owned();
-        let value = self
-            .active
-            .lookup(&ACTIVE_SLOT.to_ne_bytes())
-            .asked(asked)?;
+        let value = self.active.lookup(&0_u32.to_ne_bytes()).asked(asked)?;
         let value = value
             .try_into()
             .expect("the map was checked to be of its shape");
@@ -132,7 +133,7 @@ impl Shared {
     /// Programs read the word once a packet, so this is the moment of change.
     pub(crate) fn flip(&self, slot: Slot) -> Result<(), KernelError> {
         self.active
-            .update(&ACTIVE_SLOT.to_ne_bytes(), &slot.0.to_ne_bytes())
+            .update(&0_u32.to_ne_bytes(), &slot.0.to_ne_bytes())
             .asked(|| format!("making slot {} active", slot.0))
     }
 }

@@ -50,20 +50,13 @@ pub struct MapSpec {
     pub mmapable: bool,
 }
 
-/// Key of the word that says which slot is active; read once a packet, written once a revision.
-pub const ACTIVE_SLOT: u32 = 0;
-
-/// Key of the word that says which verdicts somebody monitors, as bits of [`monitor`]; read once a
-/// packet, from the line of memory that the active slot's word has brought in.
-pub const MONITORED: u32 = 1;
-
-/// The two words that every packet asks for.
+/// The word that says which slot is active; read once a packet, written once a revision.
 pub const ACTIVE: MapSpec = MapSpec {
     name: "ACTIVE",
     kind: MapType::Array,
     key_size: 4,
     value_size: 4,
-    max_entries: 2,
+    max_entries: 1,
     mmapable: false,
 };
 
@@ -118,6 +111,20 @@ pub const FAILSAFE_BITS: MapSpec = MapSpec {
     mmapable: false,
 };
 
+/// The word that says which verdicts somebody monitors, as bits of [`monitor`]; read once a packet. It
+/// is the programs' only variable, for they read that without a look-up, at a third of the cost.
+pub const MONITORED: MapSpec = MapSpec {
+    name: "MONITORED",
+    kind: MapType::Array,
+    key_size: 4,
+    value_size: 4,
+    max_entries: 1,
+    mmapable: false,
+};
+
+/// Name of [`MONITORED`] in the object.
+pub const MONITORED_SECTION: &str = ".bss";
+
 /// What a monitor asks for, where [`MONITORED`] says that there is one.
 pub const MONITOR: MapSpec = MapSpec {
     name: "MONITOR",
@@ -149,12 +156,13 @@ pub const EVENTS: MapSpec = MapSpec {
 };
 
 /// Every map that is pinned once for an instance; [`TABLES`] is pinned once for each capacity.
-pub const SHARED: [MapSpec; 8] = [
+pub const SHARED: [MapSpec; 9] = [
     ACTIVE,
     RULE_COUNTERS,
     REASON_COUNTERS,
     FAILSAFE,
     FAILSAFE_BITS,
+    MONITORED,
     MONITOR,
     MONITOR_BUDGETS,
     EVENTS,

@@ -1,7 +1,7 @@
 //! Events: verdicts as they happen, told to whoever monitors.
 //!
-//! Whether anybody does is one word beside the active slot's ([`crate::maps::MONITORED`]), so that
-//! a packet that nobody watches costs no further line of memory.
+//! Whether anybody does is one word ([`crate::maps::MONITORED`]): all that a packet costs that nobody
+//! watches.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

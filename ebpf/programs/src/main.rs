@@ -21,6 +21,7 @@ use crate::{
 pub fn headgate(ctx: XdpContext) -> u32 {
     let node = Node::default();
     let verdict = judge(&XdpFrame::new(&ctx), &node);
+    tell(&ctx, &verdict, node.asked());
     match verdict.cause {
         Cause::Rule(index) => count(RULE_COUNTERS.get_ptr_mut(index), verdict.length),
         Cause::Reason(reason) => count(
@@ -28,7 +29,6 @@ pub fn headgate(ctx: XdpContext) -> u32 {
             verdict.length,
         ),
     }
-    tell(&ctx, &verdict, node.asked());
     match verdict.action {
         Action::Allow => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,

@@ -11,7 +11,7 @@ use headgate_layout::{
     failsafe::{
         BITMAP_BYTES, CHANGING, FAMILY_V4, FAMILY_V6, MAX_NESTING, MAX_PEERS, Peer, bit_v4, bit_v6,
     },
-    maps::{ACTIVE_SLOT, DIGEST_FROM_END, LINE, MAX_COUNTERS, MAX_PORTS, SLOTS, tables_index},
+    maps::{DIGEST_FROM_END, LINE, MAX_COUNTERS, MAX_PORTS, SLOTS, tables_index},
     verdict::{Count, REASON_SLOTS},
 };
 use headgate_packet::{
@@ -27,7 +27,7 @@ const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 type Block = Array<[u64; 8], 1, MMAPABLE>;
 
 #[btf_map]
-pub static ACTIVE: Array<u32, 2> = Array::new();
+static ACTIVE: Array<u32, 1> = Array::new();
 
 #[btf_map]
 static TABLES: ArrayOfMaps<Block, { (SLOTS * MAX_PORTS) as usize }> = ArrayOfMaps::new();
@@ -95,7 +95,7 @@ impl Environment for Node {
 
     #[inline(always)]
     fn tables(&self) -> Option<MapTables> {
-        let slot = *ACTIVE.get(ACTIVE_SLOT)?;
+        let slot = *ACTIVE.get(0)?;
         // A variable: the compiler would keep a constant `&0` in the place of one of the statics
         // above, which are 0 as well until they are set at load time.
         let only = 0;

@@ -8,14 +8,17 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use headgate_layout::{
-    maps::MONITORED,
     monitor::{ALLOWED, Budget, CAPTURED, DROPPED, Event, NOT_IP, Order, RING_BYTES},
     tables::NO_RULE,
     verdict::{Action, Reason},
 };
 use headgate_packet::judge::{Cause, Verdict};
 
-use crate::maps::{ACTIVE, MapTables, port};
+use crate::maps::{MapTables, port};
+
+/// As `headgate_layout::maps::MONITORED` says: the only variable, and so the whole of `.bss`.
+#[unsafe(no_mangle)]
+static mut MONITORED: u32 = 0;
 
 #[btf_map]
 static MONITOR: Array<Order, 1> = Array::new();
@@ -29,14 +32,18 @@ static EVENTS: RingBuf<Event, { RING_BYTES as usize }> = RingBuf::new();
 /// Tells `verdict` if somebody asks for such.
 #[inline(always)]
 pub fn tell(ctx: &XdpContext, verdict: &Verdict, tables: Option<MapTables>) {
+    // SAFETY: a live variable, of which each side reads and writes the whole word.
+    let wanted = unsafe { (&raw const MONITORED).read_volatile() };
+    if wanted == 0 {
+        return;
+    }
+    cold();
     let kind = match (verdict.cause, verdict.action) {
         (Cause::Reason(Reason::NotIp), _) => NOT_IP,
         (_, Action::Allow) => ALLOWED,
         (_, Action::Drop) => DROPPED,
     };
-    if let Some(word) = ACTIVE.get(MONITORED)
-        && *word & kind != 0
-    {
+    if wanted & kind != 0 {
         sample(ctx, verdict, tables);
     }
 }
@@ -50,10 +57,8 @@ fn sample(ctx: &XdpContext, verdict: &Verdict, tables: Option<MapTables>) {
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     if now >= order.until {
         // Who asked is gone. Should somebody else have begun just now, they ask again in a second.
-        if let Some(word) = ACTIVE.get_ptr_mut(MONITORED) {
-            // SAFETY: the map's value, of which each side writes the whole word.
-            unsafe { word.write_volatile(0) };
-        }
+        // SAFETY: as in `tell`.
+        unsafe { (&raw mut MONITORED).write_volatile(0) };
         return;
     }
     let (cause, by_rule) = match verdict.cause {
@@ -104,3 +109,8 @@ fn sample(ctx: &XdpContext, verdict: &Verdict, tables: Option<MapTables>) {
     }
     entry.submit(0);
 }
+
+/// Says that what is behind its call is rare.
+#[cold]
+#[inline(always)]
+fn cold() {}

@@ -8,6 +8,7 @@ mod hardships;
 mod instances;
 mod interfaces;
 mod modes;
+mod monitor;
 mod nodes;
 mod replacing;
 mod resources;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         failsafe::trials(),
         nodes::trials(),
         modes::trials(),
+        monitor::trials(),
         hardships::trials(),
         rights::trials(),
     ]

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use headgate_datapath::{kernel::KernelError, state::Block};
 use headgate_kernel::monitor::{Event, EventCause, Filter, Losses, Monitor, Verdicts, now};
 use headgate_kernel_tests::{
-    blocks::{default_of, rule_of},
+    blocks::{default_of, large_rule_of, rule_of},
     frames::{XDP_DROP, arp, udp4, udp6},
     network::{ifindex, quiet, veth},
     node::{Node, port, wanted},
@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         in_kernel("the_rate_is_limited_and_what_is_left_out_counted", limited),
         in_kernel("a_full_ring_is_counted_apart", full),
         in_kernel("a_monitor_that_died_is_not_told_for_long", dead),
+        in_kernel("a_program_that_is_loaded_meanwhile_tells_as_well", loaded),
         in_kernel("one_monitor_at_a_time", one),
     ]
 }
@@ -211,8 +212,8 @@ fn dead() {
     assert_eq!(all_of(&mut monitor), []);
     let words = std::process::Command::new("bpftool")
         .args(["map", "lookup", "pinned"])
-        .arg(node.layout_pins().join("ACTIVE"))
-        .args(["key", "1", "0", "0", "0"])
+        .arg(node.layout_pins().join("MONITORED"))
+        .args(["key", "0", "0", "0", "0"])
         .output()
         .expect("bpftool");
     let words = String::from_utf8_lossy(&words.stdout).into_owned();
@@ -221,6 +222,23 @@ fn dead() {
         "{words}"
     );
     drop(std::mem::ManuallyDrop::into_inner(monitor));
+}
+
+fn loaded() {
+    let (mut node, _) = node();
+    let mut monitor = node.kernel.monitor(&filter(ALL)).expect("a monitor");
+    let large = large_rule_of(Action::Drop, 8, 1 << 20);
+    node.converge(&wanted(&[(port(0), ifindex("v0"), &large)]));
+    monitor.renew(&filter(ALL)).expect("renewed");
+    let _ = node.verdict(port(0), &frame4());
+    let told = all_of(&mut monitor);
+    let name = large.digest().bytes()[..8].to_vec();
+    let told: Vec<_> = told
+        .iter()
+        .map(|event| (event.cause, event.tables))
+        .collect();
+    let tables = name.try_into().ok();
+    assert_eq!(told, [(EventCause::Rule(8), tables)]);
 }
 
 fn one() {

@@ -34,11 +34,12 @@ const RENEW: Duration = Duration::from_secs(1);
 ///
 /// Packets are told by the programs in the kernel, of the revision that judged them, with the agent
 /// dead as well. They are a sample: of each CPU at most --rate packets a second are told, and how
-/// many were left out is said on standard error. While nobody monitors, nothing is told and nothing
-/// is paid; a monitor that is killed is forgotten within three seconds. One monitor runs at a time.
+/// many were left out is said on standard error. While nobody monitors, packets pay for reading one
+/// word; a monitor that is killed is forgotten within three seconds. One monitor runs at a time.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A line is: time (UTC), interface, verdict, policy/rule or reason, headers, length, revision.
+With -o json, a line is an object; {\"notShown\": ...} tells what was left out since the last such.
 
 Exit codes:
   0  ended by SIGINT or SIGTERM, or since nobody reads any more
