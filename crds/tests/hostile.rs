@@ -58,6 +58,8 @@ fn places(value: &Value, at: String, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             for (key, field) in fields {
+                // RFC 6901, section 3.
+                let key = key.replace('~', "~0").replace('/', "~1");
                 places(field, format!("{at}/{key}"), found);
             }
         }
