@@ -8,6 +8,7 @@
 #   xtask/setup.sh control-plane
 #       build a Kubernetes control plane for tests and print its folder; where this machine
 #       lacks what that needs, print the reason and exit with 3
+#   xtask/setup.sh kernels   what `make kernels` needs besides; print the folder of its kernels
 #
 # HEADGATE_CACHE      folder of the pinned tools (default: ${XDG_CACHE_HOME:-~/.cache}/headgate)
 # BPF_LINKER          a bpf-linker to use instead of the pinned one
@@ -281,6 +282,22 @@ MISSING
     exit 1
 }
 
+# What boots other kernels.
+kernels() {
+    local packages=(qemu-system-x86 busybox-static)
+    if ! dpkg-query -W -f='${db:Status-Status}\n' "${packages[@]}" 2>/dev/null | grep -cx installed | grep -qx 2; then
+        may_install || fail "cannot install what is missing: that needs root and apt on Debian 12 or 13" \
+            "  apt-get install --no-install-recommends ${packages[*]}"
+        lock
+        say "installing these Debian packages, which boot other kernels: ${packages[*]}"
+        apt update -q || say "apt-get update failed: trying with the lists that are there"
+        DEBIAN_FRONTEND=noninteractive apt install -y -q --no-install-recommends --no-remove "${packages[@]}" ||
+            fail "apt-get could not install: ${packages[*]}"
+    fi
+    mkdir -p "$CACHE/kernels"
+    echo "$CACHE/kernels"
+}
+
 set_up() {
     export PATH
     PATH=$(print_path)
@@ -299,6 +316,7 @@ set_up() {
 case ${1:-build} in
 path) print_path ;;
 control-plane) control_plane ;;
+kernels) kernels ;;
 build | check) set_up "${1:-build}" ;;
-*) fail "unknown part '$1': build, check, path or control-plane" ;;
+*) fail "unknown part '$1': build, check, path, control-plane or kernels" ;;
 esac

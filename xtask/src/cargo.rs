@@ -50,14 +50,28 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// Builds a binary of the workspace and returns its path.
+pub(crate) fn build(binary: &str, args: &[&str]) -> Result<PathBuf> {
+    executable(
+        binary,
+        command().args(["build", "--bin", binary]).args(args),
+    )
+}
+
+/// Builds the program of a target of tests and returns its path.
+pub(crate) fn build_test(target: &str) -> Result<PathBuf> {
+    executable(
+        target,
+        command().args(["test", "--no-run", "--test", target]),
+    )
+}
+
+/// Runs a build and returns the path of the program that it makes from a target.
 ///
 /// The whole workspace is selected, so that its dependencies have the features they have in
 /// every other build and are not compiled once more for this one.
-pub(crate) fn build(binary: &str, args: &[&str]) -> Result<PathBuf> {
-    let mut child = command()
-        .args(["build", "--workspace", "--bin", binary])
-        .arg("--message-format=json-render-diagnostics")
-        .args(args)
+fn executable(target: &str, build: &mut Command) -> Result<PathBuf> {
+    let mut child = build
+        .args(["--workspace", "--message-format=json-render-diagnostics"])
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo")?;
@@ -65,7 +79,7 @@ pub(crate) fn build(binary: &str, args: &[&str]) -> Result<PathBuf> {
     let mut executable = None;
     for message in BufReader::new(messages).lines() {
         let message: Value = serde_json::from_str(&message?)?;
-        if message["target"]["name"] == binary
+        if message["target"]["name"] == target
             && let Some(path) = message["executable"].as_str()
         {
             executable = Some(PathBuf::from(path));
@@ -73,7 +87,7 @@ pub(crate) fn build(binary: &str, args: &[&str]) -> Result<PathBuf> {
     }
     let status = child.wait()?;
     if !status.success() {
-        bail!("building {binary} failed ({status})");
+        bail!("building {target} failed ({status})");
     }
-    executable.with_context(|| format!("cargo built no binary {binary}"))
+    executable.with_context(|| format!("cargo built no program {target}"))
 }

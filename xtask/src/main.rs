@@ -3,6 +3,7 @@
 mod arrows;
 mod cargo;
 mod control_plane;
+mod kernels;
 mod programs;
 mod summary;
 mod tests;
@@ -34,6 +35,15 @@ enum Chore {
     /// Run the tests that take long, optimised, with HEADGATE_SOAK=1
     Soak {
         /// Arguments for the test binaries, such as part of a test's name
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Run the kernel tests in other kernels, and end in a line `VERSION: N passed, ...` for each
+    Kernels {
+        /// Their versions, such as 6.1 or 6.12.107: the newest of each that is kept in the cache
+        /// folder, else the newest that Debian has [default: 6.1 6.12 7.2]
+        versions: Vec<String>,
+        /// Arguments for the tests, such as part of a test's name
         #[arg(last = true)]
         args: Vec<String>,
     },
@@ -69,6 +79,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
     match chore {
         Chore::Test { args } => return tests::run(tests::Suite::Workspace, &args),
         Chore::Soak { args } => return tests::run(tests::Suite::Soak, &args),
+        Chore::Kernels { versions, args } => return kernels::run(&versions, &args),
         Chore::Demo => demo()?,
         Chore::Crds { check } => crds(check)?,
         Chore::Arrows => arrows::check()?,

@@ -90,6 +90,11 @@ impl Summary {
         self.failed == 0 && self.passed > 0
     }
 
+    /// Whether less ran than was skipped.
+    pub(crate) fn is_mostly_skipped(&self) -> bool {
+        self.skipped > self.passed + self.failed
+    }
+
     /// What was skipped and what went wrong; the sums come last.
     pub(crate) fn report(&self) -> Vec<String> {
         let mut lines = Vec::new();
