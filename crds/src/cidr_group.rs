@@ -4,7 +4,7 @@ use garde::Validate;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{cidr, schema::crd_object};
+use crate::{cidr, schema::crd_object, status::ResourceStatus};
 
 /// A list of address ranges for policies to name, or to select by this object's labels.
 #[derive(
@@ -17,8 +17,25 @@ use crate::{cidr, schema::crd_object};
     doc = "A list of address ranges for policies to name, or to select by this object's labels. \
            A list of more than 5,000 ranges is several objects that share a label.",
     derive = "PartialEq",
+    status = "ResourceStatus",
     shortname = "cg",
     category = "headgate",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(name = "Live", type_ = "integer", json_path = ".status.nodes.live"),
+    printcolumn(
+        name = "Nodes",
+        type_ = "integer",
+        json_path = ".status.nodes.selected"
+    ),
     printcolumn(
         name = "Age",
         type_ = "date",

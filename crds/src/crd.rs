@@ -1,13 +1,33 @@
 //! The CustomResourceDefinitions, as objects and as YAML.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSON;
 use kube::CustomResourceExt;
+use serde_json::json;
 
 use crate::{CidrGroup, NodeDatapath, XdpPolicy};
 
 /// The definition of every resource, in a fixed order.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![CidrGroup::crd(), NodeDatapath::crd(), XdpPolicy::crd()]
+    let (groups, policies) = (CidrGroup::crd(), XdpPolicy::crd());
+    vec![
+        never_observed(groups),
+        NodeDatapath::crd(),
+        never_observed(policies),
+    ]
+}
+
+/// Lets a new object say that nobody has observed it: without a status it would pass for healthy.
+fn never_observed(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut();
+        let schema = schema.and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let properties = schema.and_then(|schema| schema.properties.as_mut());
+        if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
+            status.default = Some(JSON(json!({"observedGeneration": -1})));
+        }
+    }
+    crd
 }
 
 /// One definition as YAML, the same bytes for the same types.

@@ -20,7 +20,8 @@ mod structural;
 mod validation;
 
 // KubeSchema copies each public struct into a function, where nothing reaches it.
-#[allow(unreachable_pub)]
+// Two print columns of one type are no duplicates.
+#[allow(unreachable_pub, clippy::duplicated_attributes)]
 mod cidr_group;
 #[allow(unreachable_pub)]
 mod endpoint;
@@ -29,7 +30,7 @@ mod node_datapath;
 mod protocol;
 #[allow(unreachable_pub)]
 mod selector;
-// Two print columns of one type are no duplicates.
+mod status;
 #[allow(unreachable_pub, clippy::duplicated_attributes)]
 mod xdp_policy;
 
@@ -48,6 +49,7 @@ pub use protocol::{
 };
 pub use reference::reference;
 pub use selector::{LabelSelector, LabelSelectorOperator, LabelSelectorRequirement};
+pub use status::{FailingNode, MOST_NAMES, NodeCounts, ResourceStatus, SourceRevision};
 pub use xdp_policy::{
     Action, AttachMode, DEFAULT_ROUTE, Fragments, PolicyRule, XdpPolicy, XdpPolicySpec,
 };

@@ -11,7 +11,7 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{API_VERSION, GROUP, VERSION, schema::crd_object};
+use crate::{API_VERSION, GROUP, VERSION, schema::crd_object, status::conditions};
 
 /// What one node enforces, as its agent read it back from the kernel. Written by that agent alone,
 /// only when something changed; it bears the node's name.
@@ -132,15 +132,6 @@ pub struct NodeFacts {
     pub kernel_release: String,
     /// Version of the agent.
     pub agent_version: String,
-}
-
-/// As `metav1.Condition`, with its limits.
-fn conditions(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let mut schema = generator.subschema_for::<Vec<Condition>>();
-    schema.insert("maxItems".into(), json!(8));
-    schema.insert("x-kubernetes-list-type".into(), json!("map"));
-    schema.insert("x-kubernetes-list-map-keys".into(), json!(["type"]));
-    schema
 }
 
 impl Resource for NodeDatapath {

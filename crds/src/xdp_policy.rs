@@ -5,7 +5,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{endpoint::Endpoint, protocol::Protocol, schema::crd_object, selector::LabelSelector};
+use crate::{
+    endpoint::Endpoint, protocol::Protocol, schema::crd_object, selector::LabelSelector,
+    status::ResourceStatus,
+};
 
 /// The word in `interfaces` that stands for the interfaces of the default routes.
 pub const DEFAULT_ROUTE: &str = "defaultRoute";
@@ -23,10 +26,39 @@ pub const DEFAULT_ROUTE: &str = "defaultRoute";
            and Drop where they differ. Policies are stateless, concern IPv4 and IPv6, and let \
            other EtherTypes such as ARP pass.",
     derive = "PartialEq",
+    status = "ResourceStatus",
     shortname = "xp",
     category = "headgate",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(name = "Live", type_ = "integer", json_path = ".status.nodes.live"),
+    printcolumn(
+        name = "Nodes",
+        type_ = "integer",
+        json_path = ".status.nodes.selected"
+    ),
     printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
     printcolumn(name = "Default", type_ = "string", json_path = ".spec.defaultAction"),
+    printcolumn(
+        name = "Source",
+        type_ = "string",
+        json_path = ".status.source.revision",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
     printcolumn(
         name = "Interfaces",
         type_ = "string",

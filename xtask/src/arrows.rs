@@ -83,6 +83,16 @@ const RULES: &[Rule] = &[
         why: "where resources come from has no say in what becomes of them",
     },
     Rule {
+        from: &["headgate-operator"],
+        never: Never::Reach(&[
+            "headgate-kernel",
+            "headgate-agent",
+            "headgate-layout",
+            "aya*",
+        ]),
+        why: "the operator knows what nodes show, never a kernel",
+    },
+    Rule {
         from: &["headgate-source", "headgate-agent", "headgate"],
         never: Never::Name(&["aya*", "netlink-*", "rtnetlink"]),
         why: "only headgate-kernel may name what speaks to the kernel",

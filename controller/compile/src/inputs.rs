@@ -6,7 +6,7 @@ use std::{
     fmt::Write as _,
 };
 
-use headgate_crds::{CidrGroupReference, Kind, XdpPolicySpec};
+use headgate_crds::{CidrGroupReference, Kind, LabelSelector, XdpPolicySpec};
 use headgate_datapath::state::Digest;
 
 use crate::snapshot::{Content, Snapshot, Submitted, Uid};
@@ -17,7 +17,8 @@ pub type Labels = BTreeMap<String, String>;
 /// Whether `policy`, on a node with these labels, names or selects CidrGroups.
 #[must_use]
 pub fn uses_groups(policy: &XdpPolicySpec, labels: &Labels) -> bool {
-    is_selected(policy, labels) && references(policy).next().is_some()
+    let selector = policy.node_selector.as_ref();
+    selector.is_none_or(|selector| selector.matches(labels)) && references(policy).next().is_some()
 }
 
 /// Digest over uid and generation of each resource that concerns a node with these labels, the uids
@@ -30,37 +31,172 @@ pub fn inputs_digest(snapshot: &Snapshot, labels: &Labels) -> Option<Digest> {
     if !snapshot.unreadable.is_empty() {
         return None;
     }
-    let groups: Vec<&Submitted> = of_kind(snapshot, Kind::CidrGroup).collect();
-    let mut lines = BTreeSet::new();
-    for policy in of_kind(snapshot, Kind::XdpPolicy) {
-        let references = match &policy.content {
-            Ok(Content::Policy(spec)) if is_selected(spec, labels) => resolved(spec, &groups),
-            Ok(_) => continue,
-            Err(_) => BTreeSet::new(),
-        };
-        let used = groups
-            .iter()
-            .filter(|group| references.contains(&group.uid));
-        lines.extend(used.map(|group| line(group, &BTreeSet::new())));
-        lines.insert(line(policy, &references));
+    let catalog = Catalog::of(snapshot.submitted.iter().filter_map(Entry::of));
+    let resources = catalog.digest(&catalog.select(labels));
+    Some(of_node(resources, labels_digest(labels)))
+}
+
+/// The inputs digest of a node, from [`Catalog::digest`] and [`labels_digest`].
+#[must_use]
+pub fn of_node(resources: Digest, labels: Digest) -> Digest {
+    let both = [resources.bytes(), labels.bytes()];
+    Digest::of(&both.concat())
+}
+
+/// Digest of a node's labels.
+#[must_use]
+pub fn labels_digest(labels: &Labels) -> Digest {
+    let lines = labels.iter().map(|(key, value)| format!("{key}={value}\n"));
+    Digest::of(lines.collect::<String>().as_bytes())
+}
+
+/// A resource, as far as inputs go.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: &'a str,
+    /// Its uid.
+    pub uid: &'a str,
+    /// Its generation, where an API counts them.
+    pub generation: Option<u64>,
+    /// Digest of what was written.
+    pub written: Digest,
+    /// What it says; `None` where it is refused.
+    pub content: Option<&'a Content>,
+}
+
+impl<'a> Entry<'a> {
+    fn of(submitted: &'a Submitted) -> Option<Self> {
+        Some(Self {
+            kind: Kind::from_name(&submitted.name.kind)?,
+            name: &submitted.name.name,
+            uid: &submitted.uid,
+            generation: submitted.generation,
+            written: submitted.written,
+            content: submitted.content.as_ref().ok(),
+        })
     }
-    lines.extend(
-        labels
-            .iter()
-            .map(|(key, value)| format!("label {key}={value}\n")),
-    );
-    let text: String = lines.into_iter().collect();
-    Some(Digest::of(text.as_bytes()))
 }
 
-fn of_kind(snapshot: &Snapshot, kind: Kind) -> impl Iterator<Item = &Submitted> {
-    let of_kind = move |submitted: &&Submitted| submitted.name.kind == kind.as_str();
-    snapshot.submitted.iter().filter(of_kind)
+/// All resources of a cluster at one time, made ready to be asked what concerns a node.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Each distinct one once: many policies select the same nodes.
+    selectors: Vec<LabelSelector>,
+    resources: BTreeMap<Uid, Listed>,
 }
 
-fn is_selected(policy: &XdpPolicySpec, labels: &Labels) -> bool {
-    let selector = policy.node_selector.as_ref();
-    selector.is_none_or(|selector| selector.matches(labels))
+/// A resource in a catalog.
+#[derive(Clone, Debug)]
+struct Listed {
+    generation: Option<u64>,
+    line: String,
+    concerns: Concerns,
+}
+
+/// The nodes that a resource concerns.
+#[derive(Clone, Debug)]
+enum Concerns {
+    Every,
+    /// Those that this selector of the catalog selects.
+    Selected(usize),
+    /// Those of the policies that use it.
+    OfUsers(BTreeSet<Uid>),
+}
+
+/// Which selectors of a [`Catalog`] select a node: nodes with the same selection have the same
+/// resources.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Selection(Vec<bool>);
+
+impl Catalog {
+    /// The catalog of these resources.
+    #[must_use]
+    pub fn of<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Self {
+        let (policies, groups): (Vec<_>, Vec<_>) =
+            entries.partition(|entry| entry.kind == Kind::XdpPolicy);
+        let mut catalog = Self::default();
+        let mut users: BTreeMap<&str, BTreeSet<Uid>> = BTreeMap::new();
+        for policy in &policies {
+            let Some(Content::Policy(spec)) = policy.content else {
+                catalog.list(policy, Concerns::Every, &BTreeSet::new());
+                continue;
+            };
+            let used = resolved(spec, &groups);
+            for group in &used {
+                users
+                    .entry(group)
+                    .or_default()
+                    .insert(policy.uid.to_owned());
+            }
+            let concerns = match &spec.node_selector {
+                Some(selector) => Concerns::Selected(catalog.number_of(selector)),
+                None => Concerns::Every,
+            };
+            catalog.list(policy, concerns, &used);
+        }
+        for group in &groups {
+            let users = users.remove(group.uid).unwrap_or_default();
+            catalog.list(group, Concerns::OfUsers(users), &BTreeSet::new());
+        }
+        catalog
+    }
+
+    fn number_of(&mut self, selector: &LabelSelector) -> usize {
+        let known = self.selectors.iter().position(|known| known == selector);
+        known.unwrap_or_else(|| {
+            self.selectors.push(selector.clone());
+            self.selectors.len() - 1
+        })
+    }
+
+    fn list(&mut self, entry: &Entry<'_>, concerns: Concerns, references: &BTreeSet<&str>) {
+        let listed = Listed {
+            generation: entry.generation,
+            line: line(entry, references),
+            concerns,
+        };
+        self.resources.insert(entry.uid.to_owned(), listed);
+    }
+
+    /// What selects a node with these labels.
+    #[must_use]
+    pub fn select(&self, labels: &Labels) -> Selection {
+        let selectors = self.selectors.iter();
+        Selection(selectors.map(|selector| selector.matches(labels)).collect())
+    }
+
+    /// Digest over everything that concerns a node that is selected so.
+    #[must_use]
+    pub fn digest(&self, selection: &Selection) -> Digest {
+        let concerning = self.resources.values();
+        let concerning = concerning.filter(|listed| self.is_of(listed, selection));
+        let lines: String = concerning.map(|listed| listed.line.as_str()).collect();
+        Digest::of(lines.as_bytes())
+    }
+
+    /// Whether the resource concerns a node that is selected so.
+    #[must_use]
+    pub fn concerns(&self, uid: &str, selection: &Selection) -> bool {
+        let listed = self.resources.get(uid);
+        listed.is_some_and(|listed| self.is_of(listed, selection))
+    }
+
+    /// The generation of a resource that is listed here.
+    #[must_use]
+    pub fn generation(&self, uid: &str) -> Option<u64> {
+        self.resources.get(uid)?.generation
+    }
+
+    fn is_of(&self, listed: &Listed, selection: &Selection) -> bool {
+        match &listed.concerns {
+            Concerns::Every => true,
+            Concerns::Selected(number) => selection.0.get(*number).copied().unwrap_or(false),
+            Concerns::OfUsers(users) => users.iter().any(|user| self.concerns(user, selection)),
+        }
+    }
 }
 
 fn references(policy: &XdpPolicySpec) -> impl Iterator<Item = &CidrGroupReference> {
@@ -68,36 +204,31 @@ fn references(policy: &XdpPolicySpec) -> impl Iterator<Item = &CidrGroupReferenc
     sides.flatten().filter_map(|side| side.cidr_groups.as_ref())
 }
 
-fn resolved(policy: &XdpPolicySpec, groups: &[&Submitted]) -> BTreeSet<Uid> {
+fn resolved<'a>(policy: &XdpPolicySpec, groups: &[Entry<'a>]) -> BTreeSet<&'a str> {
     let mut uids = BTreeSet::new();
     for reference in references(policy) {
-        let is_meant = |group: &&&Submitted| {
+        let is_meant = |group: &&Entry<'_>| {
             let selects = |labels| {
                 let selector = reference.selector.as_ref();
                 selector.is_some_and(|selector| selector.matches(labels))
             };
-            let labels = match &group.content {
-                Ok(Content::Group(group)) => Some(&group.labels),
+            let labels = match group.content {
+                Some(Content::Group(group)) => Some(&group.labels),
                 _ => None,
             };
-            reference.names.contains(&group.name.name) || labels.is_some_and(selects)
+            reference.names.iter().any(|name| name == group.name) || labels.is_some_and(selects)
         };
-        uids.extend(
-            groups
-                .iter()
-                .filter(is_meant)
-                .map(|group| group.uid.clone()),
-        );
+        uids.extend(groups.iter().filter(is_meant).map(|group| group.uid));
     }
     uids
 }
 
-fn line(submitted: &Submitted, references: &BTreeSet<Uid>) -> String {
-    let generation = match submitted.generation {
+fn line(entry: &Entry<'_>, references: &BTreeSet<&str>) -> String {
+    let generation = match entry.generation {
         Some(number) => number.to_string(),
-        None => submitted.written.to_string(),
+        None => entry.written.to_string(),
     };
-    let mut line = format!("{} {generation}", submitted.uid);
+    let mut line = format!("{} {generation}", entry.uid);
     for uid in references {
         let _ = write!(line, " {uid}");
     }
