@@ -81,7 +81,7 @@ impl<'a> Entry<'a> {
 }
 
 /// All resources of a cluster at one time, made ready to be asked what concerns a node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalog {
     /// Each distinct one once: many policies select the same nodes.
     selectors: Vec<LabelSelector>,
@@ -89,7 +89,7 @@ pub struct Catalog {
 }
 
 /// A resource in a catalog.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Listed {
     generation: Option<u64>,
     line: String,
@@ -97,7 +97,7 @@ struct Listed {
 }
 
 /// The nodes that a resource concerns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Concerns {
     Every,
     /// Those that this selector of the catalog selects.

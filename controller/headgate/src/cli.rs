@@ -4,14 +4,15 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     agent::AgentArguments, completion::CompletionArguments, detach::DetachArguments,
-    monitor::MonitorArguments, plan::PlanArguments, policy::PolicyArguments,
-    status::StatusArguments, version,
+    monitor::MonitorArguments, operator::OperatorArguments, plan::PlanArguments,
+    policy::PolicyArguments, status::StatusArguments, version,
 };
 
 /// Puts a node's packet filtering under the hand of policies in a cluster or in files.
 ///
 /// `headgate agent` compiles XdpPolicy and CidrGroup resources, attaches eBPF programs to this node's
-/// interfaces and keeps them as the resources say. All other commands look at this node only: they
+/// interfaces and keeps them as the resources say; `headgate operator` says for a whole cluster what
+/// is in force where. All other commands look at this node only: they
 /// read what the kernel holds at that moment and what the agent left on disk, and work with the agent
 /// dead. Those that read the kernel want root. With --cluster, or called as `kubectl headgate`,
 /// `status`, `policy list` and `policy get` ask the cluster's API about all nodes.
@@ -25,6 +26,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Agent(AgentArguments),
+    Operator(OperatorArguments),
     Status(StatusArguments),
     Policy(PolicyArguments),
     Plan(PlanArguments),

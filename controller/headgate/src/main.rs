@@ -6,6 +6,7 @@ mod cluster;
 mod commands;
 mod enforcement;
 mod live;
+mod log;
 mod outcome;
 mod output;
 

@@ -43,6 +43,8 @@ pub(crate) enum CliError {
     Store(#[from] StoreError),
     #[error("{0}{remedy}", remedy = agent_remedy(.0))]
     Agent(#[from] AgentError),
+    #[error(transparent)]
+    Operator(#[from] headgate_operator::OperatorError),
     #[error("{0}{remedy}", remedy = diff_remedy(.0))]
     Diff(#[from] DiffError),
     #[error("{0}; look at its permissions, or name another state folder by --state-dir")]

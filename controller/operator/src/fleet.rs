@@ -2,7 +2,8 @@
 //! data; whoever reads it holds one moment of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,9 +12,12 @@ use headgate_compile::{
     inputs::{Catalog, Entry, Labels, labels_digest},
     snapshot::Content,
 };
-use headgate_crds::ResourceException;
+use headgate_crds::{IpNet, ResourceException, ResourceStatus};
 use headgate_datapath::state::Digest;
 use headgate_source::Document;
+use k8s_openapi::{api::core::v1::Taint, jiff::Timestamp};
+
+use crate::provenance::Tracker;
 
 /// A resource as it is kept: groups in packed form.
 pub type Resource = Document<Content>;
@@ -23,16 +27,33 @@ pub type Resource = Document<Content>;
 pub struct Fleet {
     /// Policies and groups, by uid.
     pub resources: BTreeMap<String, Arc<Resource>>,
+    /// What the API holds beside what their authors wrote, by uid.
+    pub told: BTreeMap<String, Arc<Told>>,
     /// Nodes, by name.
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// What agents show of their nodes, by name.
     pub datapaths: BTreeMap<String, Arc<Shown>>,
     /// When the agents of nodes were last heard of.
     pub heartbeats: BTreeMap<String, Heartbeat>,
+    /// Where the API servers listen.
+    pub api_servers: BTreeSet<IpAddr>,
+}
+
+/// What the API holds of a resource beside what its author wrote.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// Its status.
+    pub status: ResourceStatus,
+    /// Whether somebody asked for its deletion.
+    pub is_deleting: bool,
+    /// What synced it from Git.
+    pub tracker: Option<Tracker>,
+    /// When something else of it than its status was last written.
+    pub written_at: Option<Timestamp>,
 }
 
 /// A node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// Its uid.
     pub uid: String,
@@ -43,17 +64,22 @@ pub struct Node {
     /// Whether the cluster holds it for dead: its condition Ready is False or Unknown. A node that
     /// never had the condition has no kubelet, and is not held for dead.
     pub is_down: bool,
-    /// Whether the agents' DaemonSet covers it; true where there is none to ask.
-    pub is_covered: bool,
+    /// Whether the agents' DaemonSet covers it; `None` where there is no DaemonSet to ask: then a
+    /// node that has shown something is meant to run an agent.
+    pub is_covered: Option<bool>,
+    /// Its taints.
+    pub taints: Vec<Taint>,
     /// Addresses of the node.
-    pub addresses: Vec<std::net::IpAddr>,
+    pub addresses: Vec<IpAddr>,
     /// Its pods' networks.
-    pub pod_cidrs: Vec<headgate_crds::IpNet>,
+    pub pod_cidrs: Vec<IpNet>,
 }
 
 /// What an agent shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
+    /// The uid of the object.
+    pub uid: String,
     /// The uid of the node that owns the object.
     pub owner: String,
     /// Digest of what the node's revision was compiled from.
@@ -112,7 +138,7 @@ impl Heartbeat {
 }
 
 impl Node {
-    /// A node with these labels, up, covered and without networks.
+    /// A node with these labels, up and without networks.
     #[must_use]
     pub fn with_labels(uid: impl Into<String>, labels: Labels) -> Self {
         Self {
@@ -120,7 +146,8 @@ impl Node {
             labels_digest: labels_digest(&labels),
             labels,
             is_down: false,
-            is_covered: true,
+            is_covered: None,
+            taints: Vec::new(),
             addresses: Vec::new(),
             pod_cidrs: Vec::new(),
         }

@@ -8,4 +8,19 @@
 //!
 //! Nothing that a node enforces waits for it.
 
+pub mod coverage;
 pub mod fleet;
+mod gone;
+pub mod leader;
+pub mod provenance;
+pub mod reserved;
+pub mod rollup;
+mod run;
+pub mod status;
+mod statuses;
+mod watches;
+
+pub use run::{Config, OperatorError, run};
+
+/// Who writes, in the API's books.
+const FIELD_MANAGER: &str = "headgate-operator";

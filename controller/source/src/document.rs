@@ -32,7 +32,7 @@ pub struct Listing<T> {
 }
 
 /// One resource as a file or the API holds it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Document<T> {
     /// Where it stands.
     pub origin: Origin,

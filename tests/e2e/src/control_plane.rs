@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     assets,
+    binary::headgate,
     certificates::{Authority, Credentials, key_pair},
     kubeconfig::{User, kubeconfig},
     kubectl::Kubectl,
@@ -144,6 +145,31 @@ impl ControlPlane {
         Kubectl::new(namespace, kubeconfig, &self.files.path("home"))
     }
 
+    /// Starts an operator with this name among its replicas. It ends when it is dropped.
+    ///
+    /// # Panics
+    /// Where it cannot be run.
+    #[must_use]
+    pub fn start_operator(&self, identity: &str, arguments: &[&str]) -> Operator {
+        let kubeconfig = self.files.path("admin.kubeconfig").display().to_string();
+        let own = [
+            "operator",
+            "--kubeconfig",
+            &kubeconfig,
+            "--identity",
+            identity,
+        ];
+        let log = self.files.path(&format!("{identity}.log"));
+        Operator {
+            process: Process::start(
+                &self.namespace,
+                headgate(),
+                own.into_iter().chain(arguments.iter().copied()),
+                log,
+            ),
+        }
+    }
+
     /// A number for a cluster that nobody else here has.
     pub(crate) fn next_cluster(&self) -> u8 {
         let number = self.clusters.fetch_add(1, Ordering::Relaxed);
@@ -199,6 +225,29 @@ impl ControlPlane {
         let account = "serviceaccount/default";
         let work = ["wait", "--for=create", account, "--timeout=60s"];
         self.kubectl.run(&work);
+    }
+}
+
+/// A replica of the operator, killed when dropped.
+#[derive(Debug)]
+pub struct Operator {
+    process: Process,
+}
+
+impl Operator {
+    /// # Panics
+    /// Where it has ended, with what it said.
+    pub fn assert_runs(&mut self) {
+        self.process.assert_runs();
+    }
+
+    /// Its resident memory, in KiB.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    #[must_use]
+    pub fn resident(&self) -> u64 {
+        self.process.resident()
     }
 }
 

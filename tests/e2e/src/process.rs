@@ -48,6 +48,15 @@ impl Process {
         }
     }
 
+    /// Its resident memory, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.expect("a process has memory")
+    }
+
     /// Panics where it has ended by itself, with the last that it said.
     pub(crate) fn assert_runs(&mut self) {
         if let Some(status) = self.child.try_wait().expect("it is our child") {

@@ -1,16 +1,13 @@
 //! `headgate agent`.
 
-use std::{
-    io::{self, IsTerminal as _},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use headgate_agent::config::{Config, SourceConfig};
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     arguments::{InstanceArguments, NodeArguments},
+    log::{LogArguments, log_as},
     outcome::{CliError, Outcome},
 };
 
@@ -45,21 +42,12 @@ pub(crate) struct AgentArguments {
     #[command(flatten)]
     node: NodeArguments,
 
-    /// How to write the log.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// A line for each event, for people.
-    Text,
-    /// An object for each event, for log collectors.
-    Json,
+    #[command(flatten)]
+    log: LogArguments,
 }
 
 pub(crate) fn run(arguments: AgentArguments) -> Result<Outcome, CliError> {
-    log_as(arguments.log_format)?;
+    log_as(&arguments.log)?;
     let config = Config {
         node_name: arguments.node.name()?,
         failsafe: arguments.node.failsafe(),
@@ -81,21 +69,4 @@ pub(crate) fn run(arguments: AgentArguments) -> Result<Outcome, CliError> {
         .map_err(CliError::Runtime)?;
     runtime.block_on(headgate_agent::run(config))?;
     Ok(Outcome::Fine)
-}
-
-fn log_as(format: LogFormat) -> Result<(), CliError> {
-    let filter = match std::env::var("HEADGATE_LOG") {
-        Ok(text) => EnvFilter::try_new(text).map_err(|e| CliError::LogFilter(e.to_string()))?,
-        Err(std::env::VarError::NotPresent) => EnvFilter::new("info"),
-        Err(error) => return Err(CliError::LogFilter(error.to_string())),
-    };
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod completion;
 pub(crate) mod detach;
 pub(crate) mod monitor;
+pub(crate) mod operator;
 pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod status;
@@ -18,6 +19,7 @@ use crate::{
 pub(crate) fn run(cli: Cli) -> Result<Outcome, CliError> {
     match cli.command {
         Command::Agent(arguments) => agent::run(arguments),
+        Command::Operator(arguments) => operator::run(arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),

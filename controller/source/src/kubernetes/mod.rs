@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub use client::{ClientError, Connection, connect};
-use watched::{Watched, list};
+pub use watched::{Events, Watched, list};
 pub use words::explain;
 
 /// A burst of changes has ended when nothing came for so long; Argo CD and `kubectl apply` write
@@ -70,7 +70,7 @@ pub struct NodeObject {
     pub labels: BTreeMap<String, String>,
 }
 
-impl<T: Clone + Send + Sync + 'static> KubernetesSource<T> {
+impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
     /// Watches through `client` for the node `node_name`, and keeps of each resource what `convert`
     /// makes of it. Nothing is asked before [`Self::changed`] is awaited.
     pub fn new(
@@ -228,7 +228,7 @@ impl<T: Clone + Send + Sync + 'static> KubernetesSource<T> {
     }
 }
 
-async fn next_of<T: Clone + Send + Sync + 'static>(watched: &mut Option<Documents<T>>) -> bool {
+async fn next_of<T: PartialEq + Send + Sync + 'static>(watched: &mut Option<Documents<T>>) -> bool {
     match watched {
         Some(watched) => watched.next().await,
         None => std::future::pending().await,
@@ -277,28 +277,42 @@ fn plural(kind: Kind) -> &'static str {
     }
 }
 
-fn documents<T: Clone + Send + Sync + 'static>(
+fn documents<T: PartialEq + Send + Sync + 'static>(
     client: &Client,
     kind: Kind,
     convert: Arc<dyn Fn(Resource) -> T + Send + Sync>,
 ) -> Documents<T> {
-    let kind_of_api = GroupVersionKind::gvk(GROUP, VERSION, kind.as_str());
-    let resource = ApiResource::from_gvk_with_plural(&kind_of_api, plural(kind));
-    // Untyped: an object that got past the CRD must not stop the watch.
-    let api = Api::all_with(client.clone(), &resource);
+    let api = api_of(client, kind);
     Watched::new(list(api, watcher::Config::default()), move |object| {
         Arc::new(document(kind, object, &*convert))
     })
 }
 
-/// Untyped: an object that got past the CRD must not stop the watch.
-fn api_of(client: &Client, kind: Kind) -> Api<DynamicObject> {
-    let kind_of_api = GroupVersionKind::gvk(GROUP, VERSION, kind.as_str());
-    let resource = ApiResource::from_gvk_with_plural(&kind_of_api, plural(kind));
+/// All objects of a kind. Untyped: one that got past the CRD must not stop a watch.
+#[must_use]
+pub fn api_of(client: &Client, kind: Kind) -> Api<DynamicObject> {
+    untyped(client, kind.as_str(), plural(kind))
+}
+
+/// All NodeDatapaths. Untyped: another version's must not stop a watch.
+#[must_use]
+pub fn datapaths_api(client: &Client) -> Api<DynamicObject> {
+    untyped(client, "NodeDatapath", "nodedatapaths")
+}
+
+fn untyped(client: &Client, kind: &str, plural: &str) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk(GROUP, VERSION, kind);
+    let resource = ApiResource::from_gvk_with_plural(&kind, plural);
     Api::all_with(client.clone(), &resource)
 }
 
-fn document<T>(kind: Kind, object: DynamicObject, convert: &dyn Fn(Resource) -> T) -> Document<T> {
+/// An object of the API, checked.
+#[must_use]
+pub fn document<T>(
+    kind: Kind,
+    object: DynamicObject,
+    convert: &dyn Fn(Resource) -> T,
+) -> Document<T> {
     let (uid, name) = (object.uid().unwrap_or_default(), object.name_any());
     let generation = object.metadata.generation;
     let value = value_of(kind, object);
@@ -342,7 +356,9 @@ fn value_of(kind: Kind, object: DynamicObject) -> Value {
     value
 }
 
-fn endpoints(slice: &EndpointSlice) -> Vec<SocketAddr> {
+/// What an EndpointSlice leads to.
+#[must_use]
+pub fn endpoints(slice: &EndpointSlice) -> Vec<SocketAddr> {
     let ports: Vec<u16> = slice
         .ports
         .iter()

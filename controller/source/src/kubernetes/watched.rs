@@ -23,10 +23,11 @@ use super::{PAGE, words};
 /// half a minute, and a watch that goes on says nothing.
 const TROUBLE_LASTS: Duration = Duration::from_secs(45);
 
-type Events<K> = BoxStream<'static, watcher::Result<Event<K>>>;
+/// What a watch tells, one event after another, for ever.
+pub type Events<K> = BoxStream<'static, watcher::Result<Event<K>>>;
 
-/// The objects of one list.
-pub(super) struct Watched<K, V> {
+/// The objects of one list, each as `convert` makes it.
+pub struct Watched<K, V> {
     events: Events<K>,
     convert: Box<dyn Fn(K) -> V + Send>,
     /// By uid.
@@ -37,8 +38,9 @@ pub(super) struct Watched<K, V> {
     trouble: Option<(Instant, String)>,
 }
 
-impl<K: Resource + Send + 'static, V> Watched<K, V> {
-    pub(super) fn new(events: Events<K>, convert: impl Fn(K) -> V + Send + 'static) -> Self {
+impl<K: Resource + Send + 'static, V: PartialEq> Watched<K, V> {
+    /// Follows `events`, as [`list`] gives them.
+    pub fn new(events: Events<K>, convert: impl Fn(K) -> V + Send + 'static) -> Self {
         Self {
             events,
             convert: Box::new(convert),
@@ -50,24 +52,24 @@ impl<K: Resource + Send + 'static, V> Watched<K, V> {
     }
 
     /// All objects, in the order of their uids.
-    pub(super) fn objects(&self) -> impl Iterator<Item = &V> {
+    pub fn objects(&self) -> impl Iterator<Item = &V> {
         self.objects.values()
     }
 
     /// Whether the whole list was heard once.
-    pub(super) fn is_listed(&self) -> bool {
+    pub fn is_listed(&self) -> bool {
         self.is_listed
     }
 
     /// Why there is no news.
-    pub(super) fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<String> {
         let (since, words) = self.trouble.as_ref()?;
         (since.elapsed() < TROUBLE_LASTS).then(|| words.clone())
     }
 
-    /// Takes in one event; whether something is now known that was not before. Dropping the future
-    /// loses nothing.
-    pub(super) async fn next(&mut self) -> bool {
+    /// Takes in one event; whether something is now known that was not before: an object of which
+    /// nothing changed that is kept is no news. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> bool {
         match self.events.next().await {
             Some(Ok(event)) => self.take(event),
             Some(Err(error)) => {
@@ -95,22 +97,24 @@ impl<K: Resource + Send + 'static, V> Watched<K, V> {
                 false
             }
             Event::InitDone => {
-                self.objects = self.arriving.take().unwrap_or_default();
+                let arrived = self.arriving.take().unwrap_or_default();
+                let is_new = !self.is_listed || self.trouble.is_some() || arrived != self.objects;
+                self.objects = arrived;
                 self.is_listed = true;
                 self.trouble = None;
-                true
+                is_new
             }
             Event::Apply(object) => {
                 let uid = object.uid().unwrap_or_default();
                 let value = (self.convert)(object);
+                let is_new =
+                    self.trouble.take().is_some() || self.objects.get(&uid) != Some(&value);
                 self.objects.insert(uid, value);
-                self.trouble = None;
-                true
+                is_new
             }
             Event::Delete(object) => {
-                self.objects.remove(&object.uid().unwrap_or_default());
-                self.trouble = None;
-                true
+                let is_known = self.objects.remove(&object.uid().unwrap_or_default());
+                self.trouble.take().is_some() || is_known.is_some()
             }
         }
     }
@@ -118,7 +122,7 @@ impl<K: Resource + Send + 'static, V> Watched<K, V> {
 
 /// The events of a list. Lists are streamed where the server can do that (Kubernetes 1.34 by
 /// default): no page of them has to fit into memory at once.
-pub(super) fn list<K>(api: Api<K>, config: watcher::Config) -> Events<K>
+pub fn list<K>(api: Api<K>, config: watcher::Config) -> Events<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Clone + Send + Sync,

@@ -4,9 +4,11 @@ mod accepted;
 mod agents;
 mod control_planes;
 mod definitions;
+mod fleet;
 mod from_nothing;
 mod nodes;
 mod objects;
+mod operator;
 mod refused;
 mod submit;
 
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         refused::trials(),
         accepted::trials(),
         agents::trials(),
+        operator::trials(),
         nodes::trials(),
         control_planes::trials(),
     ]

@@ -1,0 +1,81 @@
+//! Starts everything, and ends when it is told to.
+
+use std::{path::PathBuf, sync::Arc};
+
+use headgate_source::kubernetes::{ClientError, connect};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    fleet::Fleet,
+    gone,
+    leader::{LeaderError, campaign, resign},
+    reserved, statuses,
+    watches::Watches,
+};
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How to reach the API; in a pod its service account where absent.
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the Leases, of the operator's and of the agents'.
+    pub namespace: String,
+    /// What this replica is called among the others.
+    pub identity: String,
+    /// Where Applications of Argo CD are, where an object does not say.
+    pub argocd_namespace: String,
+}
+
+/// Why the operator ended. Outcome: whoever runs it starts it again; nodes go on meanwhile.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// There is no client of the API.
+    #[error(transparent)]
+    Api(#[from] ClientError),
+    /// Another replica leads.
+    #[error(transparent)]
+    Leader(#[from] LeaderError),
+    /// Signals cannot be received.
+    #[error("installing signal handlers: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What makes work impossible, or the loss of the lead.
+pub async fn run(config: Config) -> Result<(), OperatorError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(OperatorError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(OperatorError::Signals)?;
+    let client = connect(config.kubeconfig.as_ref()).await?.client;
+    let (publish, fleet) = watch::channel(Arc::new(Fleet::default()));
+    let (leads, is_leader) = watch::channel(false);
+    let (namespace, identity) = (&config.namespace, &config.identity);
+    tracing::info!(identity, namespace, "operator started");
+    let outcome = tokio::select! {
+        never = Watches::new(&client, namespace).publish(publish) => match never {},
+        never = statuses::keep(
+            client.clone(),
+            identity.clone(),
+            config.argocd_namespace.clone(),
+            fleet.clone(),
+            is_leader.clone(),
+        ) => match never {},
+        never = reserved::keep(client.clone(), fleet.clone(), is_leader.clone()) => match never {},
+        never = gone::remove(client.clone(), fleet.clone(), is_leader.clone()) => match never {},
+        lost = campaign(client.clone(), namespace, identity.clone(), leads) => match lost {
+            Err(error) => Err(error.into()),
+            Ok(never) => match never {},
+        },
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    if *is_leader.borrow() {
+        resign(client, namespace, identity).await;
+    }
+    tracing::info!("operator stopped; nodes go on with what they have");
+    outcome
+}

@@ -1,0 +1,376 @@
+//! The operator: what it says of resources, and that it can be gone.
+
+use std::{
+    sync::Arc,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use headgate_e2e_tests::{
+    control_plane::ControlPlane,
+    trials::on_cluster,
+    wait::{wait_for, wait_for_some},
+};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, SOON};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        on_cluster("a_new_resource_is_not_taken_for_healthy", never_observed),
+        on_cluster("ready_is_said_when_every_kernel_has_shown_it", ready),
+        on_cluster("what_fails_on_a_node_is_named_with_its_reason", failing),
+        on_cluster("the_cluster_itself_is_kept_in_reserved_groups", reserved),
+        on_cluster("another_replica_takes_over_and_says_the_same", failover),
+        on_cluster("a_deletion_needs_no_operator", deletion),
+        on_cluster("the_commit_that_a_generation_came_from_is_told", provenance),
+    ]
+}
+
+/// The conditions of an object by type: status and reason.
+fn conditions(object: &Value) -> Vec<String> {
+    let said = |condition: &Value| {
+        let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+        format!("{}={}/{}", text("type"), text("status"), text("reason"))
+    };
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().map(said).collect()
+}
+
+fn get(fleet: &Fleet, kind: &str, name: &str) -> Value {
+    let said = fleet
+        .cluster
+        .kubectl()
+        .said(&["get", kind, name, "-o", "json"]);
+    serde_json::from_str(&said.output).unwrap_or(Value::Null)
+}
+
+/// Waits until the policy's status, of its present generation, is as `is_so` wants it.
+fn wait_for_status(fleet: &Fleet, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let name = fleet.named(name);
+    let mut last = Value::Null;
+    let what = format!("the policy {name} {what}");
+    let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        wait_for_some(SOON, &what, || {
+            last = get(fleet, "xdppolicy", &name);
+            let observed = &last["status"]["observedGeneration"];
+            (*observed == last["metadata"]["generation"] && is_so(&last)).then(|| last.clone())
+        })
+    }));
+    match waited {
+        Ok((found, _)) => found,
+        Err(_) => panic!("{what}: it is {:#}", last["status"]),
+    }
+}
+
+fn is(object: &Value, condition: &str) -> bool {
+    conditions(object)
+        .iter()
+        .any(|said| said.starts_with(condition))
+}
+
+fn never_observed() {
+    let fleet = Fleet::on(&started(), 1);
+    fleet.apply(&fleet.drop_udp("web", 7001, &[]));
+    let name = fleet.named("web");
+    let policy = get(&fleet, "xdppolicy", &name);
+    assert_eq!(policy["status"], json!({"observedGeneration": -1}));
+    let now = [
+        "wait",
+        "--for=condition=Ready",
+        "--timeout=1s",
+        "xdppolicy",
+        &name,
+    ];
+    assert_ne!(fleet.cluster.kubectl().said(&now).code, 0);
+}
+
+/// A control plane of this test's own, with the CRDs in it.
+fn started() -> Arc<ControlPlane> {
+    let control_plane = ControlPlane::start();
+    control_plane.install_crds();
+    Arc::new(control_plane)
+}
+
+fn ready() {
+    let control_plane = started();
+    let fleet = Fleet::on(&control_plane, 3);
+    let _operator = control_plane.start_operator("first", &[]);
+    fleet.apply(&fleet.drop_udp("web", 7001, &[]));
+    let waiting = wait_for_status(&fleet, "web", "waits for agents", |policy| {
+        is(policy, "Ready=False/NoAgents")
+    });
+    assert!(is(&waiting, "Reconciling=True"), "{waiting:#}");
+    assert_eq!(waiting["status"]["nodes"]["selected"], 3);
+
+    let fleet = fleet.start();
+    let ready = wait_for_status(&fleet, "web", "is Ready", |policy| {
+        is(policy, "Ready=True/Live")
+    });
+    let status = &ready["status"];
+    assert_eq!(status["nodes"]["live"], 3);
+    assert_eq!(status["liveGeneration"], 1);
+    for condition in status["conditions"].as_array().expect("conditions") {
+        assert_eq!(condition["observedGeneration"], 1);
+    }
+    assert!(is(&ready, "Stalled=False") && is(&ready, "Reconciling=False"));
+    // It was so when it was said.
+    for node in 0..3 {
+        assert_eq!(fleet.arrivals(node, 7001), 0);
+    }
+
+    let mut took = Vec::new();
+    for port in 7002..7012 {
+        fleet.apply(&fleet.drop_udp("web", port, &[]));
+        let applied = Instant::now();
+        let name = fleet.named("web");
+        let wait = [
+            "wait",
+            "--for=condition=Ready",
+            "--timeout=20s",
+            "xdppolicy",
+            &name,
+        ];
+        fleet.cluster.kubectl().run(&wait);
+        took.push(applied.elapsed());
+        for node in 0..3 {
+            assert_eq!(fleet.arrivals(node, port), 0, "Ready was said too early");
+        }
+    }
+    took.sort();
+    println!(
+        "from `kubectl apply` to `kubectl wait` for Ready on three nodes: p50 {:?}, most {:?}",
+        took[took.len() / 2],
+        took[took.len() - 1]
+    );
+
+    // Another policy, and what it does, takes nothing back.
+    let since = get(&fleet, "xdppolicy", &fleet.named("web"))["status"]["conditions"].clone();
+    fleet.apply(&fleet.drop_udp("other", 7050, &[]));
+    wait_for_status(&fleet, "other", "is Ready", |policy| {
+        is(policy, "Ready=True")
+    });
+    let now = get(&fleet, "xdppolicy", &fleet.named("web"))["status"]["conditions"].clone();
+    assert_eq!(since, now);
+
+    // Nothing selected is well.
+    fleet.apply(&fleet.drop_udp("nowhere", 7051, &[("role", "none")]));
+    wait_for_status(&fleet, "nowhere", "selects nothing", |policy| {
+        is(policy, "Ready=True/NoNodesSelected")
+    });
+
+    // Nothing is written while nothing changes.
+    let version = || {
+        let policy = get(&fleet, "xdppolicy", &fleet.named("web"));
+        policy["metadata"]["resourceVersion"].clone()
+    };
+    let before = version();
+    sleep(Duration::from_secs(12));
+    assert_eq!(version(), before);
+}
+
+fn failing() {
+    let control_plane = started();
+    let fleet = Fleet::on(&control_plane, 2).start();
+    let _operator = control_plane.start_operator("first", &[]);
+    let mut policy = fleet.drop_udp("web", 7001, &[]);
+    policy["spec"]["rules"][0]["from"] = json!({"cidrGroups": {"names": ["missing"]}});
+    fleet.apply(&policy);
+    let stalled = wait_for_status(&fleet, "web", "is not in effect", |policy| {
+        is(policy, "Ready=False")
+            && policy["status"]["nodes"]["live"] == 0
+            && policy["status"]["nodes"]["selected"] == 2
+            && !is(policy, "Ready=False/NoAgents")
+            && !is(policy, "Ready=False/Pending")
+    });
+    let failing = &stalled["status"]["failing"];
+    assert_eq!(failing[0]["reason"], "UnresolvedReferences", "{stalled:#}");
+    let message = failing[0]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("missing"), "{message}");
+    assert!(is(&stalled, "Stalled=True"), "{stalled:#}");
+    let name = fleet.named("web");
+    let events = wait_for_some(SOON, "an Event tells it", || {
+        let field = format!("involvedObject.name={name}");
+        let arguments = [
+            "get",
+            "events",
+            "-A",
+            "-o",
+            "json",
+            "--field-selector",
+            &field,
+        ];
+        let said = fleet.cluster.kubectl().said(&arguments);
+        said.output
+            .contains("headgate-operator")
+            .then_some(said.output)
+    });
+    assert!(
+        events.0.contains("not in effect on 2 of 2 nodes"),
+        "{}",
+        events.0
+    );
+
+    // The group comes: all is well, and the group has a Ready of its own.
+    fleet.apply(&json!({
+        "apiVersion": "headgate.dev/v1alpha1", "kind": "CidrGroup",
+        "metadata": {"name": "missing"}, "spec": {"cidrs": ["10.0.0.0/8"]},
+    }));
+    wait_for_status(&fleet, "web", "is Ready", |policy| {
+        is(policy, "Ready=True/Live")
+    });
+    let (group, _) = wait_for_some(SOON, "the group is Ready", || {
+        let group = get(&fleet, "cidrgroup", "missing");
+        is(&group, "Ready=True/Live").then_some(group)
+    });
+    assert_eq!(group["status"]["nodes"]["live"], 2);
+
+    // A node that the cluster holds for dead holds nothing.
+    let node = fleet.cluster.nodes[1].name.clone();
+    let dead = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
+    let dead = dead.to_string();
+    let patch = [
+        "patch",
+        "node",
+        &node,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &dead,
+    ];
+    fleet.cluster.kubectl().run(&patch);
+    let mut fleet = fleet;
+    fleet.nodes[1].kill();
+    let lease = ["delete", "lease", "-n", "headgate-system", &node];
+    fleet.cluster.kubectl().run(&lease);
+    fleet.apply(&fleet.drop_udp("web", 7003, &[]));
+    let ready = wait_for_status(&fleet, "web", "is Ready", |policy| is(policy, "Ready=True"));
+    assert_eq!(ready["status"]["unreachable"], json!([node]));
+}
+
+fn reserved() {
+    let control_plane = started();
+    let fleet = Fleet::on(&control_plane, 1);
+    let kubectl = fleet.cluster.kubectl();
+    // Somebody has taken one of the names.
+    fleet.apply(&json!({
+        "apiVersion": "headgate.dev/v1alpha1", "kind": "CidrGroup",
+        "metadata": {"name": "pod-cidrs"}, "spec": {"cidrs": ["192.0.2.0/24"]},
+    }));
+    let mut operator = control_plane.start_operator("first", &[]);
+    let cidrs = |name: &str| get(&fleet, "cidrgroup", name)["spec"]["cidrs"].clone();
+    wait_for(SOON, "the API servers are there", || {
+        cidrs("api-servers") == json!(["10.99.0.1/32"])
+    });
+    assert_eq!(cidrs("nodes"), Value::Null);
+    let address = |address: &str| {
+        let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": address}]}});
+        let status = status.to_string();
+        let node = &fleet.cluster.nodes[0].name;
+        let patch = [
+            "patch",
+            "node",
+            node,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &status,
+        ];
+        kubectl.run(&patch);
+    };
+    address("10.1.2.3");
+    wait_for(SOON, "the node is there", || {
+        cidrs("nodes") == json!(["10.1.2.3/32"])
+    });
+    address("2001:db8::7");
+    wait_for(SOON, "its new address is there", || {
+        cidrs("nodes") == json!(["2001:db8::7/128"])
+    });
+    kubectl.run(&["delete", "cidrgroup", "nodes"]);
+    wait_for(SOON, "it is made again", || cidrs("nodes") != Value::Null);
+    assert_eq!(
+        cidrs("pod-cidrs"),
+        json!(["192.0.2.0/24"]),
+        "another's is left alone"
+    );
+    operator.assert_runs();
+}
+
+fn failover() {
+    let control_plane = started();
+    let fleet = Fleet::on(&control_plane, 2).start();
+    let first = control_plane.start_operator("first", &[]);
+    let holder = || {
+        let arguments = [
+            "get",
+            "lease",
+            "headgate-operator",
+            "-n",
+            "headgate-system",
+            "-o",
+            "json",
+        ];
+        let said = fleet.cluster.kubectl().said(&arguments);
+        let lease: Value = serde_json::from_str(&said.output).unwrap_or_default();
+        lease["spec"]["holderIdentity"].clone()
+    };
+    wait_for(SOON, "the first leads", || holder() == "first");
+    let mut second = control_plane.start_operator("second", &[]);
+    fleet.apply(&fleet.drop_udp("web", 7001, &[]));
+    wait_for_status(&fleet, "web", "is Ready", |policy| is(policy, "Ready=True"));
+    // Killed in the middle of a roll-up.
+    fleet.apply(&fleet.drop_udp("web", 7002, &[]));
+    drop(first);
+    let since = Instant::now();
+    wait_for(Duration::from_secs(40), "the second leads", || {
+        holder() == "second"
+    });
+    println!(
+        "another replica leads {:?} after the leader was killed",
+        since.elapsed()
+    );
+    wait_for_status(&fleet, "web", "is Ready", |policy| is(policy, "Ready=True"));
+    assert_eq!(fleet.arrivals(0, 7002), 0);
+    second.assert_runs();
+}
+
+fn deletion() {
+    let control_plane = started();
+    let fleet = Fleet::on(&control_plane, 1).start();
+    let operator = control_plane.start_operator("first", &[]);
+    fleet.apply(&fleet.drop_udp("web", 7001, &[]));
+    wait_for_status(&fleet, "web", "is Ready", |policy| is(policy, "Ready=True"));
+    drop(operator);
+    let name = fleet.named("web");
+    let delete = ["delete", "xdppolicy", &name, "--timeout=5s"];
+    fleet.cluster.kubectl().run(&delete);
+    fleet.wait_until(0, 7001, false);
+    // What an agent said of a node that is no more goes with the node, whoever collects it.
+    let node = fleet.cluster.nodes[0].name.clone();
+    let _operator = control_plane.start_operator("second", &[]);
+    fleet.cluster.kubectl().run(&["delete", "node", &node]);
+    wait_for(Duration::from_secs(60), "its NodeDatapath is gone", || {
+        get(&fleet, "nodedatapath", &node) == Value::Null
+    });
+}
+
+fn provenance() {
+    let control_plane = started();
+    let fleet = Fleet::on(&control_plane, 1).start();
+    let _operator = control_plane.start_operator("first", &[]);
+    let mut policy = fleet.drop_udp("web", 7001, &[]);
+    policy["metadata"]["annotations"] = json!({"headgate.dev/source-revision": "4f1c2d3"});
+    fleet.apply(&policy);
+    let told = wait_for_status(&fleet, "web", "tells its commit", |policy| {
+        policy["status"]["source"]["revision"] == "4f1c2d3"
+    });
+    assert_eq!(told["status"]["source"]["generation"], 1);
+    // A new generation without a commit has none.
+    let mut policy = fleet.drop_udp("web", 7002, &[]);
+    policy["metadata"]["annotations"] = json!({});
+    fleet.apply(&policy);
+    wait_for_status(&fleet, "web", "tells none", |policy| {
+        policy["status"]["source"] == Value::Null && is(policy, "Ready=True")
+    });
+}
