@@ -83,6 +83,11 @@ const RULES: &[Rule] = &[
         why: "where resources come from has no say in what becomes of them",
     },
     Rule {
+        from: &["headgate-telemetry"],
+        never: Never::WorkspaceExcept(&[]),
+        why: "it serves what others know",
+    },
+    Rule {
         from: &["headgate-operator"],
         never: Never::Reach(&[
             "headgate-kernel",

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     path::PathBuf,
 };
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub failsafe: BTreeSet<FailsafePeer>,
     /// Namespace of the agents' Leases.
     pub namespace: String,
+    /// Where to answer for metrics and probes, if anywhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Folder of an instance's state.

@@ -11,5 +11,6 @@ pub mod resources;
 mod run;
 mod source;
 pub mod store;
+mod telemetry;
 
 pub use run::{AgentError, lost_memory, now, run};

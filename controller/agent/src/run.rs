@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,6 +21,7 @@ use headgate_datapath::{
 };
 use headgate_kernel::{Instance, RunningKernel, interfaces, object_digest};
 use headgate_source::{Reading, kubernetes::ClientError};
+use headgate_telemetry::serve;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -32,6 +34,7 @@ use crate::{
     resources::Resources,
     source::Source,
     store::{Store, StoreError},
+    telemetry::{Metrics, Pulse},
 };
 
 /// How often the kernel is looked at although nothing changed: a link that somebody removes sends
@@ -81,7 +84,21 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         .client()
         .map(|client| Cluster::start(client, &config.node_name, &config.namespace));
     let known = Known::new(&config, former.as_ref(), &source);
+    let pulse = Pulse::default();
+    if let Some(address) = config.metrics {
+        let metrics = Metrics {
+            pulse: pulse.clone(),
+            instance,
+            bpffs: config.bpffs.clone(),
+        };
+        let probes = Arc::new(pulse.clone());
+        tokio::spawn(async move {
+            let Err(error) = serve(address, metrics, probes).await;
+            tracing::error!("{error}; enforcement goes on");
+        });
+    }
     Agent {
+        pulse,
         source,
         cluster,
         known,
@@ -193,6 +210,7 @@ struct Agent {
     known: Known,
     node: Node<RunningKernel>,
     said: Said,
+    pulse: Pulse,
 }
 
 impl Agent {
@@ -249,6 +267,7 @@ impl Agent {
             Content::Group(_) => false,
         });
         self.source.set_groups_in_effect(uses_groups);
+        self.pulse.beat(&report);
         if let Some(cluster) = &mut self.cluster {
             cluster.tell(&report, self.source.node(), &resources.snapshot);
         }

@@ -25,6 +25,8 @@ pub type Resource = Document<Content>;
 /// All that is known of the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
+    /// Whether all of it was heard once; nothing is known before.
+    pub is_known: bool,
     /// Policies and groups, by uid.
     pub resources: BTreeMap<String, Arc<Resource>>,
     /// What the API holds beside what their authors wrote, by uid.

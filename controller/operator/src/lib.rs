@@ -18,6 +18,7 @@ pub mod rollup;
 mod run;
 pub mod status;
 mod statuses;
+mod telemetry;
 mod watches;
 
 pub use run::{Config, OperatorError, run};

@@ -124,15 +124,14 @@ pub(crate) async fn keep(
     let api: Api<CidrGroup> = Api::all(client);
     let mut retry = interval(RETRY);
     let mut refused: BTreeSet<String> = BTreeSet::new();
-    let mut heard = false;
     loop {
         tokio::select! {
-            _ = fleet.changed() => heard = true,
+            _ = fleet.changed() => {}
             _ = is_leader.changed() => {}
             _ = retry.tick() => {}
         }
         let now = fleet.borrow_and_update().clone();
-        if !heard || !*is_leader.borrow_and_update() {
+        if !now.is_known || !*is_leader.borrow_and_update() {
             continue;
         }
         let steps = plan(&now);

@@ -1,8 +1,9 @@
 //! Starts everything, and ends when it is told to.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{convert::Infallible, future::pending, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use headgate_source::kubernetes::{ClientError, connect};
+use headgate_telemetry::{TelemetryError, serve};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -13,6 +14,7 @@ use crate::{
     gone,
     leader::{LeaderError, campaign, resign},
     reserved, statuses,
+    telemetry::{Health, Metrics},
     watches::Watches,
 };
 
@@ -25,6 +27,8 @@ pub struct Config {
     pub namespace: String,
     /// What this replica is called among the others.
     pub identity: String,
+    /// Where to answer for metrics and probes, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// Where Applications of Argo CD are, where an object does not say.
     pub argocd_namespace: String,
 }
@@ -38,6 +42,9 @@ pub enum OperatorError {
     /// Another replica leads.
     #[error(transparent)]
     Leader(#[from] LeaderError),
+    /// Metrics and probes are not answered.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// Signals cannot be received.
     #[error("installing signal handlers: {0}")]
     Signals(std::io::Error),
@@ -66,6 +73,10 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
         ) => match never {},
         never = reserved::keep(client.clone(), fleet.clone(), is_leader.clone()) => match never {},
         never = gone::remove(client.clone(), fleet.clone(), is_leader.clone()) => match never {},
+        failed = tell(config.metrics, &fleet, &is_leader) => match failed {
+            Err(error) => Err(error.into()),
+            Ok(never) => match never {},
+        },
         lost = campaign(client.clone(), namespace, identity.clone(), leads) => match lost {
             Err(error) => Err(error.into()),
             Ok(never) => match never {},
@@ -78,4 +89,22 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
     }
     tracing::info!("operator stopped; nodes go on with what they have");
     outcome
+}
+
+async fn tell(
+    address: Option<SocketAddr>,
+    fleet: &watch::Receiver<Arc<Fleet>>,
+    is_leader: &watch::Receiver<bool>,
+) -> Result<Infallible, TelemetryError> {
+    let Some(address) = address else {
+        return pending().await;
+    };
+    let metrics = Metrics {
+        fleet: fleet.clone(),
+        is_leader: is_leader.clone(),
+    };
+    let health = Health {
+        fleet: fleet.clone(),
+    };
+    serve(address, metrics, Arc::new(health)).await
 }

@@ -179,6 +179,7 @@ impl Watches {
         let resources = || self.policies.objects().chain(self.groups.objects());
         let of = |known: &(Arc<Resource>, Arc<Told>)| known.0.uid.clone();
         Fleet {
+            is_known: true,
             resources: resources()
                 .map(|known| (of(known), Arc::clone(&known.0)))
                 .collect(),

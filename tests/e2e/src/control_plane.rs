@@ -145,13 +145,19 @@ impl ControlPlane {
         Kubectl::new(namespace, kubeconfig, &self.files.path("home"))
     }
 
+    /// The kubeconfig with all rights; it is of use inside of the control plane's namespace.
+    #[must_use]
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.files.path("admin.kubeconfig")
+    }
+
     /// Starts an operator with this name among its replicas. It ends when it is dropped.
     ///
     /// # Panics
     /// Where it cannot be run.
     #[must_use]
     pub fn start_operator(&self, identity: &str, arguments: &[&str]) -> Operator {
-        let kubeconfig = self.files.path("admin.kubeconfig").display().to_string();
+        let kubeconfig = self.admin_kubeconfig().display().to_string();
         let own = [
             "operator",
             "--kubeconfig",

@@ -1,6 +1,6 @@
 //! `headgate agent`.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use headgate_agent::config::{Config, SourceConfig};
@@ -42,6 +42,10 @@ pub(crate) struct AgentArguments {
     #[command(flatten)]
     node: NodeArguments,
 
+    /// Where to answer for /metrics, /healthz and /readyz [default: nowhere].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_address: Option<SocketAddr>,
+
     #[command(flatten)]
     log: LogArguments,
 }
@@ -62,6 +66,7 @@ pub(crate) fn run(arguments: AgentArguments) -> Result<Outcome, CliError> {
             directory => SourceConfig::Directory(directory.into()),
         },
         namespace: arguments.namespace,
+        metrics: arguments.metrics_address,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,6 +1,6 @@
 //! `headgate operator`.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use headgate_operator::Config;
@@ -35,6 +35,10 @@ pub(crate) struct OperatorArguments {
     #[arg(long, value_name = "NAME", default_value = "argocd")]
     argocd_namespace: String,
 
+    /// Where to answer for /metrics, /healthz and /readyz [default: nowhere].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_address: Option<SocketAddr>,
+
     #[command(flatten)]
     log: LogArguments,
 }
@@ -46,6 +50,7 @@ pub(crate) fn run(arguments: OperatorArguments) -> Result<Outcome, CliError> {
         namespace: arguments.namespace,
         identity: arguments.identity.unwrap_or_else(host_and_process),
         argocd_namespace: arguments.argocd_namespace,
+        metrics: arguments.metrics_address,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

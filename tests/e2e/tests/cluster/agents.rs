@@ -1,8 +1,7 @@
 //! Agents that obey the API.
 
 use std::{
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -10,7 +9,6 @@ use std::{
 
 use headgate_e2e_tests::{
     binary::headgate,
-    cluster::{Cluster, LABEL},
     control_plane::{AGENT_NAMESPACE, ControlPlane},
     flow::{Flow, Receiver},
     node::Node,

@@ -10,6 +10,7 @@ mod nodes;
 mod objects;
 mod operator;
 mod refused;
+mod simulated;
 mod submit;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         accepted::trials(),
         agents::trials(),
         operator::trials(),
+        simulated::trials(),
         nodes::trials(),
         control_planes::trials(),
     ]

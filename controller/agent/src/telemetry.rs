@@ -1,0 +1,197 @@
+//! What the agent tells Prometheus and kubelet: its last report, and the kernel's counters as they
+//! are when they are asked for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use headgate_compile::finding::Severity;
+use headgate_kernel::{Instance, RunningKernel};
+use headgate_telemetry::{Collector, DescriptorEncoder, Labels, Probes, counters, gauges};
+
+use crate::report::{PortStatus, Report};
+
+/// The kernel is looked at every few seconds; an agent that has not for so long hangs.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// The agent's last turn, for those who ask.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pulse(Arc<Mutex<Beat>>);
+
+#[derive(Debug, Default)]
+struct Beat {
+    turned: Option<Instant>,
+    report: Arc<Report>,
+}
+
+impl Pulse {
+    /// Keeps the report of a turn.
+    pub(crate) fn beat(&self, report: &Report) {
+        let mut beat = self.lock();
+        beat.turned = Some(Instant::now());
+        if *beat.report != *report {
+            beat.report = Arc::new(report.clone());
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Beat> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report(&self) -> Arc<Report> {
+        Arc::clone(&self.lock().report)
+    }
+}
+
+impl Probes for Pulse {
+    fn stuck(&self) -> Option<String> {
+        let turned = self.lock().turned?;
+        let since = turned.elapsed();
+        (since > STUCK).then(|| format!("nothing was looked at for {} s", since.as_secs()))
+    }
+
+    /// A bad resource is no reason: other nodes' agents are to be upgraded all the same.
+    fn unready(&self) -> Option<String> {
+        if self.lock().turned.is_none() {
+            return Some("the resources have not been heard of yet".to_owned());
+        }
+        let report = self.report();
+        let failure = report.failures.first().cloned();
+        failure.or_else(|| report.source_unavailable.clone())
+    }
+}
+
+/// The metrics of an agent.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) pulse: Pulse,
+    pub(crate) instance: Instance,
+    pub(crate) bpffs: PathBuf,
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let report = self.pulse.report();
+        of_interfaces(&report, &mut to)?;
+        of_resources(&report, &mut to)?;
+        self.of_kernel(&report, &mut to)
+    }
+}
+
+fn of_interfaces(report: &Report, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Whether the interface was found to enforce what it should.";
+    let enforced = report.ports.values().map(|port| {
+        let is = port.status == PortStatus::Enforced;
+        (vec![("interface", port.interface.as_str())], u64::from(is))
+    });
+    gauges(to, "interface_enforced", help, enforced)?;
+    let help = "Whether the program runs in the driver (1) or after it (0).";
+    let native = report.ports.values().filter_map(|port| {
+        let is = port.mode? == headgate_datapath::state::AttachedMode::Native;
+        Some((vec![("interface", port.interface.as_str())], u64::from(is)))
+    });
+    gauges(to, "interface_native", help, native)
+}
+
+fn of_resources(report: &Report, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut numbers: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for finding in &report.findings {
+        let severity = match finding.severity {
+            Severity::Stalled => "Stalled",
+            Severity::Pending => "Pending",
+            Severity::Warning => "Warning",
+        };
+        let of = (severity.to_owned(), format!("{:?}", finding.reason));
+        *numbers.entry(of).or_default() += 1;
+    }
+    let help = "Statements about resources that are not in effect as written.";
+    let findings = numbers.iter().map(|((severity, reason), number)| {
+        let labels = vec![("severity", severity.as_str()), ("reason", reason.as_str())];
+        (labels, *number)
+    });
+    gauges(to, "findings", help, findings)?;
+    let help = "Whether the source of resources could be read.";
+    let is_read = u64::from(report.source_unavailable.is_none());
+    gauges(to, "source_available", help, [(vec![], is_read)])?;
+    let help = "Steps towards the wanted state that failed in the last turn.";
+    let failures = u64::try_from(report.failures.len()).unwrap_or(u64::MAX);
+    gauges(to, "failed_steps", help, [(vec![], failures)])?;
+    let help = "Bytes of tables in use.";
+    let bytes = report
+        .tables
+        .iter()
+        .map(|tables| u64::from(tables.bytes))
+        .sum();
+    gauges(to, "tables_bytes", help, [(vec![], bytes)])
+}
+
+fn of_rule([policy, rule, action]: [&str; 3]) -> Labels<'_> {
+    vec![("policy", policy), ("rule", rule), ("action", action)]
+}
+
+impl Metrics {
+    /// Nothing where the kernel holds nothing of ours yet.
+    fn of_kernel(&self, report: &Report, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Ok(kernel) = RunningKernel::open_read_only(&self.instance, &self.bpffs) else {
+            return Ok(());
+        };
+        let mut rules = Vec::new();
+        for policy in &report.policies {
+            for rule in &policy.rules {
+                let names = [policy.name.as_str(), &rule.name, &rule.action];
+                rules.extend(rule.counter.map(|index| (names, index)));
+            }
+        }
+        let indices: BTreeSet<u32> = rules.iter().map(|(_, index)| *index).collect();
+        if let Ok(counts) = kernel.rule_counters(&indices) {
+            let count = |index| counts.get(index).copied().unwrap_or_default();
+            let packets = rules
+                .iter()
+                .map(|(names, index)| (of_rule(*names), count(index).packets));
+            counters(
+                to,
+                "rule_packets",
+                "Packets that the rule decided.",
+                packets,
+            )?;
+            let bytes = rules
+                .iter()
+                .map(|(names, index)| (of_rule(*names), count(index).bytes));
+            counters(
+                to,
+                "rule_bytes",
+                "Bytes of packets that the rule decided.",
+                bytes,
+            )?;
+        }
+        let ports = report.ports.keys().copied().collect();
+        if let Ok(counts) = kernel.reason_counters(&ports) {
+            let of = |port, reason: headgate_layout::verdict::Reason| {
+                let interface = report.ports.get(port).map(|port| port.interface.as_str());
+                vec![
+                    ("interface", interface.unwrap_or_default()),
+                    ("reason", reason.name()),
+                ]
+            };
+            let packets = counts
+                .iter()
+                .map(|((port, reason), count)| (of(port, *reason), count.packets));
+            let help = "Packets that no rule decided, by reason.";
+            counters(to, "packets", help, packets)?;
+            let bytes = counts
+                .iter()
+                .map(|((port, reason), count)| (of(port, *reason), count.bytes));
+            counters(
+                to,
+                "bytes",
+                "Bytes of packets that no rule decided, by reason.",
+                bytes,
+            )?;
+        }
+        Ok(())
+    }
+}
