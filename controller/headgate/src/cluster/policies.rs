@@ -1,14 +1,22 @@
 //! Where each policy of the cluster is in force.
 
+use std::collections::BTreeMap;
+
 use headgate_agent::resources::Resources;
 use headgate_compile::{
     inputs::inputs_digest,
     memory::Memory,
     snapshot::{Content, Snapshot, Submitted},
 };
-use headgate_crds::{Kind, ResourceException};
-use headgate_source::{Reading, kubernetes::list_once};
-use kube::Client;
+use headgate_crds::{Kind, ResourceException, SourceRevision};
+use headgate_source::{
+    Reading,
+    kubernetes::{api_of, list_once},
+};
+use kube::{
+    Client, ResourceExt as _,
+    api::{DynamicObject, ListParams},
+};
 use serde::Serialize;
 
 use super::nodes::{NodeView, nodes};
@@ -44,6 +52,8 @@ pub(crate) struct PolicyOnNodes {
     pub(crate) priority: Option<u16>,
     pub(crate) default_action: Option<String>,
     pub(crate) rules: Vec<String>,
+    /// The commit that this generation came from, where the operator tells it.
+    pub(crate) commit: Option<String>,
     pub(crate) nodes: Vec<OnNode>,
 }
 
@@ -69,7 +79,25 @@ pub(crate) async fn policies(
     let nodes = nodes(&client, namespace).await?;
     let listing = list_once(&client, Content::from).await?;
     let resources = Resources::new(&Reading::Complete(listing), &Memory::default());
-    Ok(of(&resources.snapshot, &nodes))
+    let mut policies = of(&resources.snapshot, &nodes);
+    let sources = sources(&client).await?;
+    for policy in &mut policies {
+        let generation = i64::try_from(policy.generation).ok();
+        let source = sources.get(&policy.name);
+        let source = source.filter(|source| Some(source.generation) == generation);
+        policy.commit = source.map(|source| source.revision.clone());
+    }
+    Ok(policies)
+}
+
+/// Where in Git the policies came from, by name.
+async fn sources(client: &Client) -> Result<BTreeMap<String, SourceRevision>, kube::Error> {
+    let all = api_of(client, Kind::XdpPolicy).list(&ListParams::default());
+    let source = |policy: DynamicObject| {
+        let source = policy.data["status"]["source"].clone();
+        Some((policy.name_any(), serde_json::from_value(source).ok()?))
+    };
+    Ok(all.await?.into_iter().filter_map(source).collect())
 }
 
 fn of(snapshot: &Snapshot, nodes: &[NodeView]) -> Vec<PolicyOnNodes> {
@@ -152,6 +180,7 @@ fn view(policy: &Submitted, nodes: Vec<OnNode>) -> PolicyOnNodes {
         priority: spec.map(|spec| spec.priority),
         default_action: spec.map(|spec| format!("{:?}", spec.default_action)),
         rules: rules.map(|rule| rule.name.clone()).collect(),
+        commit: None,
         nodes,
     }
 }

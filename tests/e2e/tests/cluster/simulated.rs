@@ -114,8 +114,12 @@ async fn register(client: &Client, name: &str) -> Result<(), kube::Error> {
     Api::namespaced(client.clone(), NAMESPACE)
         .create(&create, &lease)
         .await?;
-    let datapath: NodeDatapath = object(json!({"metadata": {"name": name}}));
-    Api::all(client.clone()).create(&create, &datapath).await?;
+    let datapath = json!({
+        "apiVersion": API_VERSION, "kind": "NodeDatapath", "metadata": {"name": name},
+    });
+    let api: Api<NodeDatapath> = Api::all(client.clone());
+    let params = PatchParams::apply("test");
+    api.patch(name, &params, &Patch::Apply(&datapath)).await?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod foreign;
 mod hardships;
 mod instances;
 mod interfaces;
+mod metrics;
 mod modes;
 mod monitor;
 mod nodes;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         nodes::trials(),
         modes::trials(),
         monitor::trials(),
+        metrics::trials(),
         hardships::trials(),
         rights::trials(),
     ]

@@ -48,6 +48,7 @@ fn table(views: &[PolicyOnNodes]) -> String {
         "GENERATION",
         "NODES",
         "STATE",
+        "COMMIT",
     ];
     let rows = views.iter().map(|view| {
         [
@@ -58,6 +59,7 @@ fn table(views: &[PolicyOnNodes]) -> String {
             view.generation.to_string(),
             format!("{}/{}", view.enforced(), view.nodes.len()),
             state(view),
+            commit(view).unwrap_or_else(|| "-".to_owned()),
         ]
     });
     columns(header, rows)
@@ -72,6 +74,13 @@ fn state(view: &PolicyOnNodes) -> String {
     }
 }
 
+/// The commit, short enough for a table; Flux puts a branch before it.
+fn commit(view: &PolicyOnNodes) -> Option<String> {
+    let revision = view.commit.as_deref()?;
+    let hash = revision.rsplit([':', '/']).next().unwrap_or(revision);
+    Some(hash.chars().take(12).collect())
+}
+
 fn in_full(view: &PolicyOnNodes) -> String {
     let mut text = fields([
         ("Name", view.name.clone()),
@@ -79,6 +88,10 @@ fn in_full(view: &PolicyOnNodes) -> String {
         ("State", state(view)),
         ("Priority", number(view.priority)),
         ("Default", view.default_action.clone().unwrap_or_default()),
+        (
+            "Commit",
+            view.commit.clone().unwrap_or_else(|| "-".to_owned()),
+        ),
         ("Rules", view.rules.join(", ")),
     ]);
     let nodes = view.nodes.iter().map(|node| match node.message.as_str() {

@@ -1,0 +1,70 @@
+//! What an agent tells Prometheus and kubelet.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use headgate_e2e_tests::{
+    frames::udp, lab::Lab, namespace::Namespace, node::SOON, policies::drop_udp, trials::on_node,
+    wait::wait_for,
+};
+use libtest_mimic::Trial;
+
+const ADDRESS: &str = "127.0.0.1:9965";
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![on_node(
+        "metrics_and_probes_tell_what_the_kernel_holds",
+        metrics,
+    )]
+}
+
+/// The answer to a request on the node's loopback; empty where nobody answers.
+fn ask(node: &Namespace, path: &str) -> String {
+    node.enter(|| {
+        let mut answer = String::new();
+        if let Ok(mut stream) = TcpStream::connect(ADDRESS) {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).expect("it reads");
+            stream.read_to_string(&mut answer).expect("it answers");
+        }
+        answer
+    })
+}
+
+fn metrics() {
+    let mut lab = Lab::new();
+    lab.node.arguments = vec![format!("--metrics-address={ADDRESS}")];
+    lab.node.write("drop.yaml", &drop_udp("web", 7001));
+    lab.node.start();
+    let node = lab.node.namespace.clone();
+    wait_for(SOON, "it is ready", || {
+        ask(&node, "/readyz").starts_with("HTTP/1.1 200")
+    });
+    assert!(ask(&node, "/healthz").starts_with("HTTP/1.1 200"));
+    let text = ask(&node, "/metrics");
+    let has = |text: &str, line: &str| text.lines().any(|told| told == line);
+    assert!(
+        has(&text, r#"headgate_interface_enforced{interface="eth0"} 1"#),
+        "{text}"
+    );
+    let rule = r#"headgate_rule_packets_total{policy="web",rule="udp",action="Drop"}"#;
+    assert!(has(&text, &format!("{rule} 0")), "{text}");
+
+    lab.client
+        .wire
+        .send(&udp("192.0.2.7:5000", "192.0.2.1:7001"), 2);
+    wait_for(SOON, "two packets are counted", || {
+        has(&ask(&node, "/metrics"), &format!("{rule} 2"))
+    });
+
+    // The interface is taken away: what was selected is not enforced, and an alert can say so.
+    node.ip("link set eth0 name gone down");
+    wait_for(SOON, "it is no longer told as enforced", || {
+        !has(
+            &ask(&node, "/metrics"),
+            r#"headgate_interface_enforced{interface="eth0"} 1"#,
+        )
+    });
+}
