@@ -8,4 +8,5 @@
 //!
 //! Nothing that a node enforces waits for it.
 
+pub mod admission;
 pub mod fleet;

@@ -301,7 +301,7 @@ fn api_of(client: &Client, kind: Kind) -> Api<DynamicObject> {
 fn document<T>(kind: Kind, object: DynamicObject, convert: &dyn Fn(Resource) -> T) -> Document<T> {
     let (uid, name) = (object.uid().unwrap_or_default(), object.name_any());
     let generation = object.metadata.generation;
-    let value = value_of(kind, object);
+    let value = as_written(kind, object);
     let (content, warnings) = match check(&value) {
         Ok(checked) => (Ok(convert(checked.resource)), checked.warnings),
         Err(problems) => (Err(problems), Vec::new()),
@@ -322,7 +322,8 @@ fn document<T>(kind: Kind, object: DynamicObject, convert: &dyn Fn(Resource) -> 
 }
 
 /// The object as its author knows it: without what the API server and other controllers add.
-fn value_of(kind: Kind, object: DynamicObject) -> Value {
+#[must_use]
+pub fn as_written(kind: Kind, object: DynamicObject) -> Value {
     let metadata = object.metadata;
     let mut value = json!({
         "apiVersion": API_VERSION,
