@@ -8,6 +8,7 @@
 //!
 //! Nothing that a node enforces waits for it.
 
+pub mod admission;
 pub mod coverage;
 pub mod fleet;
 mod gone;

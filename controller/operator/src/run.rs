@@ -4,12 +4,14 @@ use std::{convert::Infallible, future::pending, net::SocketAddr, path::PathBuf, 
 
 use headgate_source::kubernetes::{ClientError, connect};
 use headgate_telemetry::{TelemetryError, serve};
+use kube::Client;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
 
 use crate::{
+    admission,
     fleet::Fleet,
     gone,
     leader::{LeaderError, campaign, resign},
@@ -27,6 +29,8 @@ pub struct Config {
     pub namespace: String,
     /// What this replica is called among the others.
     pub identity: String,
+    /// How to answer admission reviews, if at all.
+    pub admission: Option<admission::Config>,
     /// Where to answer for metrics and probes, if anywhere.
     pub metrics: Option<SocketAddr>,
     /// Where Applications of Argo CD are, where an object does not say.
@@ -42,6 +46,9 @@ pub enum OperatorError {
     /// Another replica leads.
     #[error(transparent)]
     Leader(#[from] LeaderError),
+    /// Admission reviews are not answered.
+    #[error(transparent)]
+    Admission(#[from] admission::Error),
     /// Metrics and probes are not answered.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
@@ -77,6 +84,10 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
             Err(error) => Err(error.into()),
             Ok(never) => match never {},
         },
+        failed = admit(&client, config.admission.clone(), &fleet, &is_leader) => match failed {
+            Err(error) => Err(error.into()),
+            Ok(never) => match never {},
+        },
         lost = campaign(client.clone(), namespace, identity.clone(), leads) => match lost {
             Err(error) => Err(error.into()),
             Ok(never) => match never {},
@@ -89,6 +100,20 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
     }
     tracing::info!("operator stopped; nodes go on with what they have");
     outcome
+}
+
+async fn admit(
+    client: &Client,
+    config: Option<admission::Config>,
+    fleet: &watch::Receiver<Arc<Fleet>>,
+    is_leader: &watch::Receiver<bool>,
+) -> Result<Infallible, admission::Error> {
+    match config {
+        Some(config) => {
+            admission::serve(client.clone(), config, fleet.clone(), is_leader.clone()).await
+        }
+        None => pending().await,
+    }
 }
 
 async fn tell(

@@ -92,12 +92,13 @@ pub(crate) async fn policies(
 
 /// Where in Git the policies came from, by name.
 async fn sources(client: &Client) -> Result<BTreeMap<String, SourceRevision>, kube::Error> {
-    let all = api_of(client, Kind::XdpPolicy).list(&ListParams::default());
+    let api = api_of(client, Kind::XdpPolicy);
+    let policies = api.list(&ListParams::default()).await?;
     let source = |policy: DynamicObject| {
         let source = policy.data["status"]["source"].clone();
         Some((policy.name_any(), serde_json::from_value(source).ok()?))
     };
-    Ok(all.await?.into_iter().filter_map(source).collect())
+    Ok(policies.into_iter().filter_map(source).collect())
 }
 
 fn of(snapshot: &Snapshot, nodes: &[NodeView]) -> Vec<PolicyOnNodes> {

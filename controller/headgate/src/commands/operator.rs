@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
-use headgate_operator::Config;
+use headgate_operator::{
+    Config,
+    admission::{self, Certificates, Lifetimes},
+};
 
 use crate::{
     log::{LogArguments, log_as},
@@ -35,6 +38,20 @@ pub(crate) struct OperatorArguments {
     #[arg(long, value_name = "NAME", default_value = "argocd")]
     argocd_namespace: String,
 
+    /// Where to answer the API server's admission reviews, such as 0.0.0.0:9443 [default: nowhere].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    webhook_listen: Option<SocketAddr>,
+
+    /// DNS name or IP address by which the API server reaches the webhook; may be given several
+    /// times [default: headgate-webhook.NAMESPACE.svc].
+    #[arg(long, value_name = "NAME")]
+    webhook_name: Vec<String>,
+
+    /// Folder with the webhook's tls.crt and tls.key, read again when they change, such as a Secret
+    /// of cert-manager's [default: an authority of its own, in the Secret headgate-webhook].
+    #[arg(long, value_name = "DIR")]
+    webhook_cert_dir: Option<PathBuf>,
+
     /// Where to answer for /metrics, /healthz and /readyz [default: nowhere].
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics_address: Option<SocketAddr>,
@@ -46,6 +63,7 @@ pub(crate) struct OperatorArguments {
 pub(crate) fn run(arguments: OperatorArguments) -> Result<Outcome, CliError> {
     log_as(&arguments.log)?;
     let config = Config {
+        admission: arguments.admission(),
         kubeconfig: arguments.kubeconfig,
         namespace: arguments.namespace,
         identity: arguments.identity.unwrap_or_else(host_and_process),
@@ -58,6 +76,24 @@ pub(crate) fn run(arguments: OperatorArguments) -> Result<Outcome, CliError> {
         .map_err(CliError::Runtime)?;
     runtime.block_on(headgate_operator::run(config))?;
     Ok(Outcome::Fine)
+}
+
+impl OperatorArguments {
+    fn admission(&self) -> Option<admission::Config> {
+        let mut names = self.webhook_name.clone();
+        if names.is_empty() {
+            names.push(format!("headgate-webhook.{}.svc", self.namespace));
+        }
+        Some(admission::Config {
+            listen: self.webhook_listen?,
+            namespace: self.namespace.clone(),
+            names,
+            certificates: match &self.webhook_cert_dir {
+                Some(folder) => Certificates::Files(folder.clone()),
+                None => Certificates::Own(Lifetimes::default()),
+            },
+        })
+    }
 }
 
 /// Two replicas on one host are two.

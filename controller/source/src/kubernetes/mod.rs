@@ -315,7 +315,7 @@ pub fn document<T>(
 ) -> Document<T> {
     let (uid, name) = (object.uid().unwrap_or_default(), object.name_any());
     let generation = object.metadata.generation;
-    let value = value_of(kind, object);
+    let value = as_written(kind, object);
     let (content, warnings) = match check(&value) {
         Ok(checked) => (Ok(convert(checked.resource)), checked.warnings),
         Err(problems) => (Err(problems), Vec::new()),
@@ -336,7 +336,8 @@ pub fn document<T>(
 }
 
 /// The object as its author knows it: without what the API server and other controllers add.
-fn value_of(kind: Kind, object: DynamicObject) -> Value {
+#[must_use]
+pub fn as_written(kind: Kind, object: DynamicObject) -> Value {
     let metadata = object.metadata;
     let mut value = json!({
         "apiVersion": API_VERSION,

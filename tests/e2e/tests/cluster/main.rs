@@ -1,6 +1,7 @@
 //! A real API server, real kubectl, and nodes that it knows.
 
 mod accepted;
+mod admission;
 mod agents;
 mod control_planes;
 mod definitions;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         definitions::trials(),
         refused::trials(),
         accepted::trials(),
+        admission::trials(),
         agents::trials(),
         operator::trials(),
         simulated::trials(),
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         leftovers::sweep();
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
+    admission::shut_down();
     control_plane::shut_down();
     conclusion.exit_code()
 }

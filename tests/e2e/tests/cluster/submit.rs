@@ -46,15 +46,22 @@ pub(crate) fn create(kubectl: &Kubectl, objects: &Named<'_>, arguments: &[&str])
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         outcome.stored.insert(name.to_owned(), object);
     }
-    for line in said.errors.lines() {
+    // A refusal may have several lines; the first names the file.
+    let mut last = None;
+    for line in said
+        .errors
+        .lines()
+        .filter(|line| !line.starts_with("Warning:"))
+    {
         let name = objects
             .keys()
             .find(|name| line.contains(&format!("/{name}.json\"")));
-        let Some(name) = name else {
+        let Some(name) = name.or(last) else {
             panic!("of no object: {line}");
         };
-        let line = line.replace(&path, "");
-        outcome.refused.insert((*name).to_owned(), line);
+        last = Some(name);
+        let refusal = outcome.refused.entry((*name).to_owned()).or_default();
+        *refusal += &line.replace(&path, "");
     }
     assert_eq!(said.code == 0, outcome.refused.is_empty(), "{outcome:#?}");
     outcome
