@@ -5,6 +5,7 @@ mod agents;
 mod control_planes;
 mod definitions;
 mod from_nothing;
+mod manifests;
 mod nodes;
 mod objects;
 mod refused;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let trials: Vec<Trial> = [
         from_nothing::trials(),
         definitions::trials(),
+        manifests::trials(),
         refused::trials(),
         accepted::trials(),
         agents::trials(),
