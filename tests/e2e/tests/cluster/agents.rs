@@ -1,8 +1,7 @@
 //! Agents that obey the API.
 
 use std::{
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -10,8 +9,8 @@ use std::{
 
 use headgate_e2e_tests::{
     binary::headgate,
-    cluster::{Cluster, LABEL},
     control_plane::{AGENT_NAMESPACE, ControlPlane},
+    fleet::{Fleet, SOON},
     flow::{Flow, Receiver},
     node::Node,
     said::Said,
@@ -20,9 +19,6 @@ use headgate_e2e_tests::{
 };
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-
-/// Time within which agents must have done what they are about to do, on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -43,133 +39,6 @@ pub(crate) fn trials() -> Vec<Trial> {
             kills_and_outage,
         ),
     ]
-}
-
-/// A cluster whose nodes have agents, not started. Policies select it by its label, for several
-/// clusters share the API.
-struct Fleet {
-    nodes: Vec<Node>,
-    /// By node and port.
-    receivers: RefCell<BTreeMap<(usize, u16), Receiver>>,
-    cluster: Cluster,
-}
-
-impl Fleet {
-    fn new(nodes: u8) -> Self {
-        Self::on(&ControlPlane::shared(), nodes)
-    }
-
-    fn on(control_plane: &Arc<ControlPlane>, nodes: u8) -> Self {
-        let fleet = Self::without_rights(control_plane, nodes);
-        fleet.grant();
-        fleet
-    }
-
-    fn grant(&self) {
-        let manifests = ["apply", "-k", "manifests/base"];
-        self.cluster.kubectl().run(&manifests);
-    }
-
-    fn without_rights(control_plane: &Arc<ControlPlane>, nodes: u8) -> Self {
-        let cluster = Cluster::on(control_plane, nodes);
-        Self {
-            nodes: cluster.nodes.iter().map(Node::of_cluster).collect(),
-            receivers: RefCell::default(),
-            cluster,
-        }
-    }
-
-    fn started(nodes: u8) -> Self {
-        Self::new(nodes).start()
-    }
-
-    fn start(mut self) -> Self {
-        for node in &mut self.nodes {
-            node.start();
-        }
-        self
-    }
-
-    /// Its own name for a policy or group.
-    fn named(&self, name: &str) -> String {
-        format!("{}-{name}", self.cluster.name)
-    }
-
-    /// A policy that drops UDP to this port, on nodes of the cluster with these labels too.
-    fn drop_udp(&self, name: &str, port: u16, labels: &[(&str, &str)]) -> Value {
-        let mut policy = json!({
-            "apiVersion": "headgate.dev/v1alpha1",
-            "kind": "XdpPolicy",
-            "metadata": {"name": self.named(name)},
-            "spec": {
-                "nodeSelector": {"matchLabels": {LABEL: self.cluster.name}},
-                "interfaces": ["eth0"],
-                "rules": [{
-                    "name": "udp", "action": "Drop",
-                    "protocols": [{"udp": {"ports": [{"port": port}]}}],
-                }],
-            },
-        });
-        for (key, value) in labels {
-            policy["spec"]["nodeSelector"]["matchLabels"][key] = json!(value);
-        }
-        policy
-    }
-
-    fn apply(&self, object: &Value) {
-        self.cluster.kubectl().apply(&object.to_string());
-    }
-
-    fn delete(&self, kind: &str, name: &str) {
-        self.cluster
-            .kubectl()
-            .run(&["delete", kind, &self.named(name)]);
-    }
-
-    /// How many of 20 datagrams to this port of the node arrive.
-    fn arrivals(&self, node: usize, port: u16) -> u64 {
-        const COUNT: u64 = 20;
-        let member = &self.cluster.nodes[node].member;
-        let mut receivers = self.receivers.borrow_mut();
-        let receiver = receivers
-            .entry((node, port))
-            .or_insert_with(|| Receiver::open(&member.namespace, &[port]));
-        let to = SocketAddr::new(member.end.v4.into(), port);
-        let source: IpAddr = self.cluster.client.end.v4.into();
-        let flow = Flow::start(&self.cluster.client.namespace, &[source], to, 2_000, COUNT);
-        wait_for(SOON, "all are sent", || flow.sent() == COUNT);
-        std::thread::sleep(Duration::from_millis(50));
-        let received = receiver.received(flow.id);
-        let _sent = flow.stop();
-        received
-    }
-
-    /// Waits until datagrams to this port of the node are dropped, or are not.
-    fn wait_until(&self, node: usize, port: u16, is_dropped: bool) {
-        let what = format!("port {port} of node {node} dropped: {is_dropped}");
-        let expected = if is_dropped { 0 } else { 20 };
-        wait_for(SOON, &what, || self.arrivals(node, port) == expected);
-    }
-
-    fn datapath(&self, node: usize) -> Value {
-        let name = &self.cluster.nodes[node].name;
-        let said = self
-            .cluster
-            .kubectl()
-            .said(&["get", "nodedatapath", name, "-o", "json"]);
-        serde_json::from_str(&said.output).unwrap_or(Value::Null)
-    }
-
-    /// Waits for a NodeDatapath that is as `is_so` wants it.
-    fn wait_for_datapath(&self, node: usize, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        let what = format!("the NodeDatapath of node {node} {what}");
-        wait_for(SOON, &what, || {
-            last = self.datapath(node)["status"].clone();
-            is_so(&last)
-        });
-        last
-    }
 }
 
 fn is_ready(status: &Value) -> bool {
