@@ -15,6 +15,8 @@ const NODES: usize = 3;
 const FILE: &str = "policies/web.json";
 const FIRST: u16 = 7001;
 const SECOND: u16 = 7002;
+/// The node whose agent is dead at the prune.
+const DEAD: usize = NODES - 1;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![on_argocd(
@@ -27,7 +29,7 @@ fn commits() {
     let mut shared = Shared::lock();
     let control_plane = shared.control_plane();
     let argocd = shared.argocd();
-    let fleet = Fleet::on(&control_plane, 3).start();
+    let mut fleet = Fleet::on(&control_plane, 3).start();
     for node in 0..NODES {
         assert_eq!(fleet.arrivals(node, FIRST), 20);
     }
@@ -110,28 +112,39 @@ fn commits() {
         fleet.wait_until(node, FIRST, false);
     }
 
+    // A node that is dead holds nothing up.
+    fleet.nodes[DEAD].kill();
     repository.remove(FILE);
     let commit = repository.commit("Drop nothing");
+    let pushed = Instant::now();
     argocd.refresh("fleet");
-    let (_, took) = argocd.wait_for("fleet", "is pruned", |application| {
+    for node in 0..DEAD {
+        wait_for(SOON, "the program is detached", || {
+            !is_attached(&fleet, node)
+        });
+        assert_eq!(fleet.arrivals(node, SECOND), 20);
+    }
+    println!(
+        "a prune, from the commit to detached: {:?}",
+        pushed.elapsed()
+    );
+    argocd.wait_for("fleet", "is pruned", |application| {
         application["status"]["sync"]["revision"] == commit.as_str()
             && application["status"]["sync"]["status"] == "Synced"
     });
-    println!("a prune takes {took:?}");
-    let pruned = Instant::now();
-    for node in 0..NODES {
-        fleet.wait_until(node, SECOND, false);
-        wait_for(SOON, "the program is detached", || {
-            let link = fleet.cluster.nodes[node]
-                .member
-                .namespace
-                .ip("link show eth0");
-            !link.contains("xdp")
-        });
-    }
-    println!("and then detached on {NODES} nodes: {:?}", pruned.elapsed());
-    assert!(pruned.elapsed() < Duration::from_secs(10));
+    let stored = argocd.kubectl().said(&["get", "xdppolicy", &name]);
+    assert!(stored.errors.contains("NotFound"), "{stored:?}");
+    assert!(is_attached(&fleet, DEAD), "nobody looked after it");
+    assert_eq!(fleet.arrivals(DEAD, SECOND), 0);
+    fleet.nodes[DEAD].start();
+    let what = "the node that is back lets go";
+    wait_for(SOON, what, || !is_attached(&fleet, DEAD));
     argocd.delete("fleet", true);
+}
+
+fn is_attached(fleet: &Fleet, node: usize) -> bool {
+    let namespace = &fleet.cluster.nodes[node].member.namespace;
+    namespace.ip("link show eth0").contains("xdp")
 }
 
 /// What agents did: the revision in the kernel, what the API was told, and all that they say of
