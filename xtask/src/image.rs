@@ -173,6 +173,8 @@ fn append(archive: &mut Builder<Vec<u8>>, path: &str, mode: u32, content: &[u8])
     let mut header = Header::new_ustar();
     header.set_entry_type(EntryType::Regular);
     header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_mtime(0);
     header.set_size(u64::try_from(content.len())?);
     archive.append_data(&mut header, path, content)?;
