@@ -47,6 +47,9 @@ fn one_sync() {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}});
     kubectl.apply(&node.to_string());
     let _kubelet = Kubelet::start(kubectl);
+    // What users are told to start from.
+    let applications = "manifests/argocd/application.yaml";
+    kubectl.run(&["apply", "--dry-run=server", "-f", applications]);
 
     let repository = argocd.repository();
     repository.copy(&["crds", "manifests"]);
