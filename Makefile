@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 # The targets share one build folder, and the tests want the machine for themselves.
 .NOTPARALLEL:
-.PHONY: help setup xtask demo test check bench soak kernels build clean
+.PHONY: help setup xtask demo test check bench soak kernels build image clean
 
 # The packaged toolchain before any rustup on PATH; setup.sh says why and when not.
 export PATH := $(shell xtask/setup.sh path)
@@ -21,6 +21,7 @@ help:
 	@echo '  make soak    the tests that take long: hundreds of kills and replacements (root)'
 	@echo '  make kernels the kernel tests in Linux 6.1, 6.12 and 7.2 of Debian, emulated'
 	@echo '  make build   the one binary, target/release/headgate'
+	@echo '  make image   the image that clusters run, an OCI archive; no container engine is needed'
 	@echo '  make setup   only install what the others need; they do it themselves'
 	@echo '  make clean   remove what was built here; the cache folder stays'
 	@echo
@@ -52,6 +53,9 @@ bench: setup
 build: setup
 	$(CARGO) build --release --bin headgate
 
+image: xtask
+	@$(XTASK) image
+
 check: xtask
 	@xtask/setup.sh check
 	$(CARGO) fmt --all --check
@@ -60,6 +64,7 @@ check: xtask
 	$(XTASK) lint-programs $(PROGRAMS)
 	$(XTASK) arrows
 	$(XTASK) crds --check
+	$(XTASK) argocd --check
 	$(CARGO) deny check bans licenses sources
 	@for folder in $(PROGRAMS); do (set -x; $(CARGO) deny --manifest-path $$folder/Cargo.toml \
 	    --config deny.toml check -A license-not-encountered -A unmatched-skip bans licenses sources) || exit 1; done

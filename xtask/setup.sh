@@ -8,6 +8,7 @@
 #   xtask/setup.sh control-plane
 #       build a Kubernetes control plane for tests and print its folder; where this machine
 #       lacks what that needs, print the reason and exit with 3
+#   xtask/setup.sh argocd   the same with Argo CD
 #   xtask/setup.sh kernels   what `make kernels` needs besides; print the folder of its kernels
 #
 # HEADGATE_CACHE      folder of the pinned tools (default: ${XDG_CACHE_HOME:-~/.cache}/headgate)
@@ -23,8 +24,10 @@ readonly CACHE=${HEADGATE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/headga
 readonly PINNED_LINKER=$CACHE/bpf-linker-$BPF_LINKER_VERSION-llvm$LLVM_MAJOR
 readonly PINNED_DENY=$CACHE/cargo-deny-$CARGO_DENY_VERSION
 readonly CARGO_BIN=${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
-SOURCE=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")/tests/e2e/control-plane
-readonly SOURCE
+TESTS=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")/tests/e2e
+readonly TESTS
+# The folder of the Go module that is built.
+SOURCE=
 
 # Package and why; what these depend on (rustc-web, gcc, libc6-dev, binutils) comes with them.
 readonly PACKAGES=(
@@ -173,7 +176,7 @@ find_go() {
     return 1
 }
 
-# Runs a Go command on the source of the control plane, whatever else Go is set up for here.
+# Runs a Go command on the module that is built, whatever else Go is set up for here.
 go_on_source() {
     local go=$1 command=$2
     shift 2
@@ -195,7 +198,19 @@ compile_control_plane() {
     done
 }
 
-# Fetches the modules that the control plane is made of; a network that is not there is no fault.
+compile_argocd() {
+    local program definitions package=github.com/argoproj/argo-cd/v3
+    # A release is told its version when it is built.
+    go_on_source "$1" build -trimpath -buildvcs=false \
+        -ldflags "-s -w -X $package/common.version=$(version_of "$package")" -o "$2/argocd" . >&2 || return
+    for program in application-controller git-ask-pass health-test redis repo-server; do
+        ln -s argocd "$2/argocd-$program"
+    done
+    definitions=$(go_on_source "$1" list -m -f '{{.Dir}}/manifests/crds' "$package") || return
+    install -m 644 -D -t "$2/crds" "$definitions"/{application,appproject}-crd.yaml
+}
+
+# Fetches the modules that a program is made of; a network that is not there is no fault.
 fetch_modules() {
     local errors
     if errors=$(go_on_source "$1" list -deps . 2>&1 >/dev/null); then
@@ -203,41 +218,57 @@ fetch_modules() {
     fi
     printf '%s\n' "$errors" >&2
     if grep -Eq 'dial tcp|proxyconnect|no such host|[Tt]imeout|disabled by GOPROXY=off' <<<"$errors"; then
-        lacking "Kubernetes' Go modules cannot be downloaded: is the proxy that \`go env GOPROXY\` names reachable?"
+        lacking "the Go modules of $2 cannot be downloaded: is the proxy that \`go env GOPROXY\` names reachable?"
     fi
     fail "the modules of $SOURCE/go.mod do not load (the reason is above)"
 }
 
-install_control_plane() {
-    local folder=$1 go work
-    [[ -x $folder/kubectl ]] && return
-    go=$(find_go) || lacking "there is no Go 1.$GO_MINOR or later to build Kubernetes with, and KUBEBUILDER_ASSETS is not set"
-    lock
-    [[ -x $folder/kubectl ]] && return
-    say "building etcd $(version_of go.etcd.io/etcd/server/v3) and Kubernetes $(version_of k8s.io/kubernetes) for tests" \
-        "(6 to 8 minutes on 2 cores, once), into $CACHE"
-    work=$(mktemp -d "$CACHE/.build-control-plane.XXXXXX")
-    # shellcheck disable=SC2064
-    trap "rm -rf '$work'" EXIT
-    fetch_modules "$go"
-    compile_control_plane "$go" "$work" || fail "the control plane did not build (the reason is above)"
-    chmod 755 "$work"
-    mv -T "$work" "$folder"
-    trap - EXIT
-    say "built in $SECONDS s"
+# Builds the Go module at $SOURCE and prints the folder of its programs, which is named by all that
+# they are built from: another version, or another way to build, is another folder. Arguments: its
+# name, its version, what it is in words, how long that takes, the function that compiles it, and
+# how to do without Go.
+go_programs() {
+    local name=$1 version=$2 words=$3 long=$4 compile=$5 otherwise=$6 go work digest folder
+    digest=$({ cat "$SOURCE"/{go.mod,go.sum,*.go} && declare -f "$compile" go_on_source; } | sha256sum)
+    folder=$CACHE/$name-$version-${digest:0:12}
+    if [[ ! -d $folder ]]; then
+        go=$(find_go) || lacking "there is no Go 1.$GO_MINOR or later to build $words with$otherwise"
+        lock
+    fi
+    # Another set-up may have built it while this one waited for the lock.
+    if [[ ! -d $folder ]]; then
+        say "building $words for tests ($long on 2 cores, once), into $CACHE"
+        work=$(mktemp -d "$CACHE/.build-$name.XXXXXX")
+        # shellcheck disable=SC2064
+        trap "rm -rf '$work'" EXIT
+        fetch_modules "$go" "$words"
+        "$compile" "$go" "$work" || fail "$words did not build (the reason is above)"
+        chmod 755 "$work"
+        mv -T "$work" "$folder"
+        trap - EXIT
+        say "built in $SECONDS s"
+    fi
+    echo "$folder"
 }
 
-# Named by all that it is built from: another version, or another way to build, is another folder.
 control_plane() {
     if [[ -n ${KUBEBUILDER_ASSETS:-} ]]; then
         echo "$KUBEBUILDER_ASSETS"
         return
     fi
-    local digest folder
-    digest=$({ cat "$SOURCE"/{go.mod,go.sum,main.go} && declare -f compile_control_plane go_on_source; } | sha256sum)
-    folder=$CACHE/control-plane-$(version_of k8s.io/kubernetes)-${digest:0:12}
-    install_control_plane "$folder"
-    echo "$folder"
+    SOURCE=$TESTS/control-plane
+    local etcd kubernetes
+    etcd=$(version_of go.etcd.io/etcd/server/v3) kubernetes=$(version_of k8s.io/kubernetes)
+    go_programs control-plane "$kubernetes" "etcd $etcd and Kubernetes $kubernetes" "6 to 8 minutes" \
+        compile_control_plane ", and KUBEBUILDER_ASSETS is not set"
+}
+
+argocd() {
+    SOURCE=$TESTS/argocd
+    command -v git >/dev/null || lacking "there is no git, which Argo CD reads its repositories with"
+    local version
+    version=$(version_of github.com/argoproj/argo-cd/v3)
+    go_programs argocd "$version" "Argo CD $version" "4 minutes" compile_argocd ""
 }
 
 rustup_remedy() {
@@ -316,7 +347,8 @@ set_up() {
 case ${1:-build} in
 path) print_path ;;
 control-plane) control_plane ;;
+argocd) argocd ;;
 kernels) kernels ;;
 build | check) set_up "${1:-build}" ;;
-*) fail "unknown part '$1': build, check, path, control-plane or kernels" ;;
+*) fail "unknown part '$1': build, check, path, control-plane, argocd or kernels" ;;
 esac

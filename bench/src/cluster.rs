@@ -26,7 +26,7 @@ const CIDRS: usize = 5_000;
 
 /// Adds the rows.
 pub fn measure(table: &mut Table) -> anyhow::Result<()> {
-    if let Err(reason) = assets::folder() {
+    if let Err(reason) = assets::CONTROL_PLANE.folder() {
         println!("SKIPPED cluster: {reason}");
         return Ok(());
     }

@@ -53,7 +53,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 pub(crate) fn build(binary: &str, args: &[&str]) -> Result<PathBuf> {
     executable(
         binary,
-        command().args(["build", "--bin", binary]).args(args),
+        command().args(["build", WHOLE, "--bin", binary]).args(args),
     )
 }
 
@@ -61,17 +61,18 @@ pub(crate) fn build(binary: &str, args: &[&str]) -> Result<PathBuf> {
 pub(crate) fn build_test(target: &str) -> Result<PathBuf> {
     executable(
         target,
-        command().args(["test", "--no-run", "--test", target]),
+        command().args(["test", WHOLE, "--no-run", "--test", target]),
     )
 }
 
+/// Selects the whole workspace, so that its dependencies have the features they have in every
+/// other build and are not compiled once more for this one.
+const WHOLE: &str = "--workspace";
+
 /// Runs a build and returns the path of the program that it makes from a target.
-///
-/// The whole workspace is selected, so that its dependencies have the features they have in
-/// every other build and are not compiled once more for this one.
-fn executable(target: &str, build: &mut Command) -> Result<PathBuf> {
+pub(crate) fn executable(target: &str, build: &mut Command) -> Result<PathBuf> {
     let mut child = build
-        .args(["--workspace", "--message-format=json-render-diagnostics"])
+        .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo")?;

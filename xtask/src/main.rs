@@ -1,8 +1,10 @@
 //! Project chores. `make help` names those that a user wants; the rest serve `make check`.
 
+mod argocd;
 mod arrows;
 mod cargo;
-mod control_plane;
+mod go_programs;
+mod image;
 mod kernels;
 mod programs;
 mod summary;
@@ -47,11 +49,23 @@ enum Chore {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Build the image that clusters run and write it as an OCI archive
+    Image {
+        /// Where to write it [default: beside the binary, in the build folder]
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
     /// Build the binary and tell its story with real packets
     Demo,
     /// Write crds/*.yaml from the resource types
     Crds {
         /// Write nothing; fail where a file differs from the types
+        #[arg(long)]
+        check: bool,
+    },
+    /// Write manifests/argocd/argocd-cm-patch.yaml from the health checks beside it
+    Argocd {
+        /// Write nothing; fail where the file differs from them
         #[arg(long)]
         check: bool,
     },
@@ -80,8 +94,10 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Test { args } => return tests::run(tests::Suite::Workspace, &args),
         Chore::Soak { args } => return tests::run(tests::Suite::Soak, &args),
         Chore::Kernels { versions, args } => return kernels::run(&versions, &args),
+        Chore::Image { output } => image::write(output.as_deref())?,
         Chore::Demo => demo()?,
         Chore::Crds { check } => crds(check)?,
+        Chore::Argocd { check } => argocd::patch(check)?,
         Chore::Arrows => arrows::check()?,
         Chore::LintPrograms { folders } => {
             for folder in folders {

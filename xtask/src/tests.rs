@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{cargo, control_plane::ControlPlane, summary::Summary};
+use crate::{cargo, go_programs, summary::Summary};
 
 /// Tests that keep packets paced want a core for themselves and one for the sender.
 const THREADS: &str = "2";
@@ -58,12 +58,9 @@ fn run_into(summary: &mut Summary, suite: Suite, test_args: &[String]) -> Result
         Suite::Workspace => &[],
         Suite::Soak => &["--release"],
     };
-    let control_plane = ControlPlane::set_up().unwrap_or_else(|error| {
-        summary.fail(&format!("{error:#}"));
-        ControlPlane::None("it could not be set up".to_owned())
-    });
-    let headgate = cargo::build("headgate", profile)?;
     let mut command = cargo::command();
+    go_programs::set_up(&mut command, summary);
+    let headgate = cargo::build("headgate", profile)?;
     command
         .args(["test", "--no-fail-fast"])
         .args(suite.cargo_args())
@@ -72,7 +69,6 @@ fn run_into(summary: &mut Summary, suite: Suite, test_args: &[String]) -> Result
         .args(["--", "--show-output", "--test-threads", THREADS])
         .args(test_args)
         .env("HEADGATE_BINARY", headgate);
-    control_plane.tell(&mut command);
     if suite == Suite::Soak {
         command.env("HEADGATE_SOAK", "1");
     }

@@ -34,6 +34,8 @@ pub const AGENT_NAMESPACE: &str = "headgate-system";
 /// The agents' service account.
 pub const AGENT: &str = "headgate-agent";
 
+/// The operator's service account, in the same namespace.
+const OPERATOR: &str = "headgate-operator";
 /// Services get their addresses from here; the first is the API server's own.
 const SERVICES: &str = "10.96.0.0/16";
 const SERVICE_ADDRESS: &str = "10.96.0.1";
@@ -157,7 +159,20 @@ impl ControlPlane {
     /// Where it cannot be run.
     #[must_use]
     pub fn start_operator(&self, identity: &str, arguments: &[&str]) -> Operator {
-        let kubeconfig = self.admin_kubeconfig().display().to_string();
+        // With its own rights and no more.
+        self.kubectl
+            .run(&["apply", "-f", "manifests/operator/rbac.yaml"]);
+        let token = [
+            "create",
+            "token",
+            OPERATOR,
+            "-n",
+            AGENT_NAMESPACE,
+            "--duration=24h",
+        ];
+        let token = self.kubectl.run(&token);
+        let kubeconfig = self.kubeconfig(identity, token.trim_end());
+        let kubeconfig = kubeconfig.display().to_string();
         let own = [
             "operator",
             "--kubeconfig",

@@ -30,6 +30,12 @@ impl Kubectl {
         }
     }
 
+    /// Who it is, and where the API server is.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// The command with these arguments, not run. Nothing of whoever runs the tests has a say in
     /// it: no settings of theirs, no proxy.
     #[must_use]

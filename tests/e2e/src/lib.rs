@@ -4,14 +4,17 @@
 //! Everything that a test makes goes away when it is dropped, on a panic too, and is named after
 //! the process, so that several runs live side by side.
 
+pub mod argocd;
 pub mod assets;
 pub mod binary;
 pub mod cable;
 pub mod certificates;
 pub mod cluster;
 pub mod control_plane;
+pub mod fleet;
 pub mod flow;
 pub mod frames;
+pub mod git;
 pub mod judged;
 pub mod kubeconfig;
 pub mod kubectl;

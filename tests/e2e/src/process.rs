@@ -1,6 +1,7 @@
 //! Processes that end with the tests.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -31,6 +32,17 @@ impl Process {
         arguments: impl IntoIterator<Item = &'a str>,
         log: PathBuf,
     ) -> Self {
+        Self::start_with(namespace, program, arguments, &[], log)
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn start_with<'a>(
+        namespace: &Namespace,
+        program: &Path,
+        arguments: impl IntoIterator<Item = &'a str>,
+        environment: &[(&str, OsString)],
+        log: PathBuf,
+    ) -> Self {
         let file = File::options().create(true).append(true).open(&log);
         let output = file.expect("the folder of logs is ours");
         let errors = output.try_clone().expect("a file can be had twice");
@@ -38,7 +50,8 @@ impl Process {
         command
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
-            .args(arguments);
+            .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let (child, keeper) = spawn(command).expect("nsenter can be run");
         Self {

@@ -24,7 +24,17 @@ pub fn on_node_with(name: &'static str, programs: &'static [&str], test: fn()) -
 /// A test that needs a Kubernetes control plane besides; skipped, with the reason, where there is
 /// none to be had.
 pub fn on_cluster(name: &'static str, test: fn()) -> Trial {
-    let missing = || assets::folder().err().map(str::to_owned);
+    let missing = || assets::CONTROL_PLANE.folder().err().map(str::to_owned);
+    unless(name, missing, test)
+}
+
+/// A test that needs Argo CD beside it; skipped, with the reason, where there is none to be had.
+pub fn on_argocd(name: &'static str, test: fn()) -> Trial {
+    let missing = || {
+        let control_plane = assets::CONTROL_PLANE.folder().err();
+        let missing = control_plane.or_else(|| assets::ARGO_CD.folder().err());
+        missing.map(str::to_owned)
+    };
     unless(name, missing, test)
 }
 

@@ -10,6 +10,7 @@ use std::{
 use headgate_e2e_tests::{
     binary::headgate,
     control_plane::{AGENT_NAMESPACE, ControlPlane},
+    fleet::{Fleet, SOON},
     flow::{Flow, Receiver},
     node::Node,
     said::Said,
@@ -18,8 +19,6 @@ use headgate_e2e_tests::{
 };
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-
-use crate::fleet::{Fleet, SOON, is_ready};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -40,6 +39,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             kills_and_outage,
         ),
     ]
+}
+
+fn is_ready(status: &Value) -> bool {
+    status["conditions"][0]["status"] == "True"
 }
 
 fn apply() {

@@ -5,8 +5,8 @@ mod admission;
 mod agents;
 mod control_planes;
 mod definitions;
-mod fleet;
 mod from_nothing;
+mod manifests;
 mod nodes;
 mod objects;
 mod operator;
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     let trials: Vec<Trial> = [
         from_nothing::trials(),
         definitions::trials(),
+        manifests::trials(),
         refused::trials(),
         accepted::trials(),
         admission::trials(),

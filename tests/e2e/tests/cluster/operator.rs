@@ -8,13 +8,12 @@ use std::{
 
 use headgate_e2e_tests::{
     control_plane::ControlPlane,
+    fleet::{Fleet, SOON},
     trials::on_cluster,
     wait::{wait_for, wait_for_some},
 };
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-
-use crate::fleet::{Fleet, SOON};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -251,13 +250,14 @@ fn failing() {
 
 fn reserved() {
     let control_plane = started();
-    let fleet = Fleet::on(&control_plane, 1);
+    let fleet = Fleet::without_rights(&control_plane, 1);
     let kubectl = fleet.cluster.kubectl();
-    // Somebody has taken one of the names.
+    // Somebody has taken one of the names before they were reserved.
     fleet.apply(&json!({
         "apiVersion": "headgate.dev/v1alpha1", "kind": "CidrGroup",
         "metadata": {"name": "pod-cidrs"}, "spec": {"cidrs": ["192.0.2.0/24"]},
     }));
+    fleet.grant();
     let mut operator = control_plane.start_operator("first", &[]);
     let cidrs = |name: &str| get(&fleet, "cidrgroup", name)["spec"]["cidrs"].clone();
     wait_for(SOON, "the API servers are there", || {

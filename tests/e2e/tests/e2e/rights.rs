@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use headgate_e2e_tests::{
@@ -12,6 +13,7 @@ use headgate_e2e_tests::{
     frames::udp,
     lab::Lab,
     node::SOON,
+    paths::workspace,
     policies::drop_udp,
     said::Said,
     trials::{on_node, on_node_with},
@@ -29,6 +31,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             read_only,
         ),
         on_node_with("an_absent_bpffs_is_mounted", &["unshare"], absent),
+        on_node(
+            "the_manifests_capabilities_suffice_and_each_is_needed",
+            of_the_manifest,
+        ),
     ]
 }
 
@@ -115,7 +121,7 @@ fn read_only() {
     assert!(said.errors.contains("remount,rw"), "{said:?}");
 }
 
-/// An agent in mounts of its own: its pins, and all that hangs on them, end with it.
+/// An agent apart from its node, which ends with this.
 struct Apart(Child);
 
 impl Drop for Apart {
@@ -148,4 +154,58 @@ fn absent() {
     assert!(log.contains("mounting a BPF file system"), "{log}");
     drop(agent);
     wait_for(SOON, "the pins end with the mount", || !attached());
+}
+
+/// As a pod's agent: root, with these capabilities and no way to others.
+fn with_capabilities(lab: &Lab, capabilities: &[String]) -> Command {
+    let bounding: Vec<String> = capabilities
+        .iter()
+        .map(|name| format!(",+{}", name.to_lowercase()))
+        .collect();
+    let bounding = format!("--bounding-set=-all{}", bounding.concat());
+    let way = [
+        "setpriv",
+        &bounding,
+        "--inh-caps=-all",
+        "--no-new-privs",
+        "--",
+    ];
+    agent_by(lab, &way, headgate())
+}
+
+/// The capabilities that the DaemonSet adds to none.
+fn capabilities_of_the_manifest() -> Vec<String> {
+    let path = workspace().join("manifests/agent/daemonset.yaml");
+    let text = fs::read_to_string(path).expect("it is a file of the repository");
+    let mut lines = text.lines().map(str::trim);
+    assert!(lines.any(|line| line == "drop: [ALL]"), "{text}");
+    let added = lines.find_map(|line| line.strip_prefix("add: [")?.strip_suffix(']'));
+    let added = added.expect("some are added").split(", ");
+    added.map(str::to_owned).collect()
+}
+
+fn of_the_manifest() {
+    let all = capabilities_of_the_manifest();
+    for missing in 0..=all.len() {
+        let lab = lab();
+        let mut some = all.clone();
+        let without = (missing < all.len()).then(|| some.remove(missing));
+        let mut command = with_capabilities(&lab, &some);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let agent = Apart(
+            command
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("it can be run"),
+        );
+        let is_attached = || lab.node.namespace.ip("link show eth0").contains("xdp");
+        if let Some(without) = without {
+            std::thread::sleep(Duration::from_secs(2));
+            assert!(!is_attached(), "it works without {without}");
+        } else {
+            wait_for(SOON, "the program is attached", is_attached);
+            lab.check_arrivals([udp("10.0.0.1:5", "192.168.0.1:9").dropped()]);
+        }
+        drop(agent);
+    }
 }

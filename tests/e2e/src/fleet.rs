@@ -1,4 +1,4 @@
-//! Nodes with agents, and the traffic that they let through.
+//! A cluster whose nodes have agents.
 
 use std::{
     cell::RefCell,
@@ -8,44 +8,67 @@ use std::{
     time::Duration,
 };
 
-use headgate_e2e_tests::{
+use serde_json::{Value, json};
+
+use crate::{
     cluster::{Cluster, LABEL},
     control_plane::ControlPlane,
     flow::{Flow, Receiver},
     node::Node,
     wait::wait_for,
 };
-use serde_json::{Value, json};
 
 /// Time within which agents must have done what they are about to do, on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// A cluster whose nodes have agents, not started. Policies select it by its label, for several
 /// clusters share the API.
-pub(crate) struct Fleet {
-    pub(crate) nodes: Vec<Node>,
+#[derive(Debug)]
+pub struct Fleet {
+    /// Its agents.
+    pub nodes: Vec<Node>,
     /// By node and port.
     receivers: RefCell<BTreeMap<(usize, u16), Receiver>>,
-    pub(crate) cluster: Cluster,
+    /// Its nodes as the API knows them.
+    pub cluster: Cluster,
 }
 
 impl Fleet {
-    pub(crate) fn new(nodes: u8) -> Self {
+    /// One of so many nodes on the control plane that all tests share.
+    ///
+    /// # Panics
+    /// Where something of it cannot be made.
+    #[must_use]
+    pub fn new(nodes: u8) -> Self {
         Self::on(&ControlPlane::shared(), nodes)
     }
 
-    pub(crate) fn on(control_plane: &Arc<ControlPlane>, nodes: u8) -> Self {
+    /// The same on this control plane.
+    ///
+    /// # Panics
+    /// Where something of it cannot be made.
+    #[must_use]
+    pub fn on(control_plane: &Arc<ControlPlane>, nodes: u8) -> Self {
         let fleet = Self::without_rights(control_plane, nodes);
         fleet.grant();
         fleet
     }
 
-    pub(crate) fn grant(&self) {
+    /// Gives agents their rights.
+    ///
+    /// # Panics
+    /// Where the API server refuses.
+    pub fn grant(&self) {
         let manifests = ["apply", "-k", "manifests/base"];
         self.cluster.kubectl().run(&manifests);
     }
 
-    pub(crate) fn without_rights(control_plane: &Arc<ControlPlane>, nodes: u8) -> Self {
+    /// One whose agents may not do anything yet.
+    ///
+    /// # Panics
+    /// Where something of it cannot be made.
+    #[must_use]
+    pub fn without_rights(control_plane: &Arc<ControlPlane>, nodes: u8) -> Self {
         let cluster = Cluster::on(control_plane, nodes);
         Self {
             nodes: cluster.nodes.iter().map(Node::of_cluster).collect(),
@@ -54,11 +77,21 @@ impl Fleet {
         }
     }
 
-    pub(crate) fn started(nodes: u8) -> Self {
+    /// One whose agents are at work.
+    ///
+    /// # Panics
+    /// Where they are not.
+    #[must_use]
+    pub fn started(nodes: u8) -> Self {
         Self::new(nodes).start()
     }
 
-    pub(crate) fn start(mut self) -> Self {
+    /// Starts its agents and waits until they are at work.
+    ///
+    /// # Panics
+    /// Where they are not.
+    #[must_use]
+    pub fn start(mut self) -> Self {
         for node in &mut self.nodes {
             node.start();
         }
@@ -66,12 +99,14 @@ impl Fleet {
     }
 
     /// Its own name for a policy or group.
-    pub(crate) fn named(&self, name: &str) -> String {
+    #[must_use]
+    pub fn named(&self, name: &str) -> String {
         format!("{}-{name}", self.cluster.name)
     }
 
     /// A policy that drops UDP to this port, on nodes of the cluster with these labels too.
-    pub(crate) fn drop_udp(&self, name: &str, port: u16, labels: &[(&str, &str)]) -> Value {
+    #[must_use]
+    pub fn drop_udp(&self, name: &str, port: u16, labels: &[(&str, &str)]) -> Value {
         let mut policy = json!({
             "apiVersion": "headgate.dev/v1alpha1",
             "kind": "XdpPolicy",
@@ -91,18 +126,30 @@ impl Fleet {
         policy
     }
 
-    pub(crate) fn apply(&self, object: &Value) {
+    /// Applies an object.
+    ///
+    /// # Panics
+    /// Where the API server refuses.
+    pub fn apply(&self, object: &Value) {
         self.cluster.kubectl().apply(&object.to_string());
     }
 
-    pub(crate) fn delete(&self, kind: &str, name: &str) {
+    /// Deletes an object by the name that [`Self::named`] made of this one.
+    ///
+    /// # Panics
+    /// Where it is not there.
+    pub fn delete(&self, kind: &str, name: &str) {
         self.cluster
             .kubectl()
             .run(&["delete", kind, &self.named(name)]);
     }
 
     /// How many of 20 datagrams to this port of the node arrive.
-    pub(crate) fn arrivals(&self, node: usize, port: u16) -> u64 {
+    ///
+    /// # Panics
+    /// Where they cannot be sent.
+    #[must_use]
+    pub fn arrivals(&self, node: usize, port: u16) -> u64 {
         const COUNT: u64 = 20;
         let member = &self.cluster.nodes[node].member;
         let mut receivers = self.receivers.borrow_mut();
@@ -120,13 +167,18 @@ impl Fleet {
     }
 
     /// Waits until datagrams to this port of the node are dropped, or are not.
-    pub(crate) fn wait_until(&self, node: usize, port: u16, is_dropped: bool) {
+    ///
+    /// # Panics
+    /// Where that does not come.
+    pub fn wait_until(&self, node: usize, port: u16, is_dropped: bool) {
         let what = format!("port {port} of node {node} dropped: {is_dropped}");
         let expected = if is_dropped { 0 } else { 20 };
         wait_for(SOON, &what, || self.arrivals(node, port) == expected);
     }
 
-    pub(crate) fn datapath(&self, node: usize) -> Value {
+    /// What the API knows of this node's datapath, or null.
+    #[must_use]
+    pub fn datapath(&self, node: usize) -> Value {
         let name = &self.cluster.nodes[node].name;
         let said = self
             .cluster
@@ -136,7 +188,11 @@ impl Fleet {
     }
 
     /// Waits for a NodeDatapath that is as `is_so` wants it.
-    pub(crate) fn wait_for_datapath(
+    /// Gives its status.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn wait_for_datapath(
         &self,
         node: usize,
         what: &str,
@@ -150,9 +206,4 @@ impl Fleet {
         });
         last
     }
-}
-
-/// Whether a NodeDatapath of this status says Ready.
-pub(crate) fn is_ready(status: &Value) -> bool {
-    status["conditions"][0]["status"] == "True"
 }

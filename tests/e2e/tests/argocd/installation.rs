@@ -1,0 +1,162 @@
+//! Headgate itself, and policies, synced by Argo CD.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use headgate_e2e_tests::{
+    argocd::ArgoCd, control_plane::ControlPlane, kubectl::Kubectl, trials::on_argocd,
+};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![on_argocd(
+        "one_sync_from_an_empty_cluster_converges",
+        one_sync,
+    )]
+}
+
+/// As in a repository of one's own that has both.
+const KUSTOMIZATION: &str = "\
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [manifests/argocd, policy.yaml]
+";
+const POLICY: &str = "\
+apiVersion: headgate.dev/v1alpha1
+kind: XdpPolicy
+metadata: {name: no-telnet}
+spec:
+  nodeSelector: {matchLabels: {example.com/no: node}}
+  rules:
+    - name: telnet
+      action: Drop
+      protocols: [{tcp: {ports: [{port: 23}]}}]
+";
+
+fn one_sync() {
+    let control_plane = Arc::new(ControlPlane::start());
+    let mut argocd = ArgoCd::start(&control_plane);
+    let kubectl = control_plane.kubectl();
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}});
+    kubectl.apply(&node.to_string());
+    let _kubelet = Kubelet::start(kubectl);
+    // What users are told to start from.
+    let applications = "manifests/argocd/application.yaml";
+    kubectl.run(&["apply", "--dry-run=server", "-f", applications]);
+
+    let repository = argocd.repository();
+    repository.copy(&["crds", "manifests"]);
+    repository.write("kustomization.yaml", KUSTOMIZATION);
+    repository.write("policy.yaml", POLICY);
+    let commit = repository.commit("Everything");
+    let fields = json!({"syncPolicy": {"syncOptions": [
+        "ServerSideApply=true",
+        "SkipDryRunOnMissingResource=true",
+    ]}});
+    argocd.apply("headgate", (&repository, "."), &json!({}), &fields);
+    argocd.wait_for("headgate", "is compared", |application| {
+        application["status"]["sync"]["status"] == "OutOfSync"
+    });
+    let started = Instant::now();
+    argocd.sync(
+        "headgate",
+        &["ServerSideApply=true", "SkipDryRunOnMissingResource=true"],
+    );
+    let (application, _) = argocd.wait_until_synced("headgate", &commit);
+    let state = &application["status"]["operationState"];
+    let retries = state["retryCount"].as_i64().unwrap_or(0);
+    let took = started.elapsed();
+    println!("everything from nothing, by one sync with {retries} retries: {took:?}");
+    let resources = state["syncResult"]["resources"].as_array();
+    let synced = resources.into_iter().flatten();
+    let failed = synced.filter(|resource| resource["status"] != "Synced");
+    assert_eq!(failed.count(), 0, "{state:#}");
+    assert_eq!(waves(kubectl), ["crd", "daemonset", "xdppolicy"]);
+
+    // What controllers and the API server add is no difference.
+    for _ in 0..5 {
+        argocd.refresh("headgate");
+        let status = argocd.application("headgate")["status"].clone();
+        assert_eq!(status["sync"]["status"], "Synced", "{status:#}");
+    }
+}
+
+/// Kinds by the time at which the first of them was made.
+fn waves(kubectl: &Kubectl) -> Vec<&'static str> {
+    let made = |kind: &'static str| {
+        let list = kubectl.json(&["get", kind, "-A"]);
+        let objects = list["items"].as_array().into_iter().flatten();
+        let ours = objects.filter(|object| is_ours(object));
+        let times = ours.filter_map(|object| object["metadata"]["creationTimestamp"].as_str());
+        let first = times.min().expect("it was synced").to_owned();
+        (first, kind)
+    };
+    let mut made: Vec<_> = ["crd", "daemonset", "xdppolicy"].map(made).to_vec();
+    // Stable: what was made within a second of each other stays in the order above.
+    made.sort_by(|left, right| left.0.cmp(&right.0));
+    made.into_iter().map(|(_, kind)| kind).collect()
+}
+
+fn is_ours(object: &Value) -> bool {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    !name.ends_with(".argoproj.io")
+}
+
+/// Says of every pod that it is Ready, in the stead of a node; ends when dropped.
+struct Kubelet {
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Kubelet {
+    fn start(kubectl: &Kubectl) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let (kubectl, ended) = (kubectl.clone(), Arc::clone(&end));
+        let thread = thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                make_ready(&kubectl);
+                thread::sleep(Duration::from_millis(300));
+            }
+        });
+        Self {
+            end,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn make_ready(kubectl: &Kubectl) {
+    let namespace = ["-n", "headgate-system"];
+    let said = kubectl.said(&[["get", "pods", "-o", "json"].as_slice(), &namespace].concat());
+    let list: Value = serde_json::from_str(&said.output).unwrap_or_default();
+    for pod in list["items"].as_array().into_iter().flatten() {
+        if pod["status"]["phase"] == "Running" {
+            continue;
+        }
+        let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let status = json!({"status": {
+            "phase": "Running",
+            "conditions": [condition("Ready"), condition("ContainersReady")],
+        }});
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let patch = status.to_string();
+        let arguments = ["patch", "pod", name, "--subresource=status", "-p", &patch];
+        let _ = kubectl.said(&[arguments.as_slice(), &namespace].concat());
+    }
+}

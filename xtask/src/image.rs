@@ -1,0 +1,258 @@
+//! The image that clusters run: the one binary, linked to nothing, and no distribution below it.
+//!
+//! Written as an OCI archive, without a container engine or a registry. The same source and the same
+//! toolchain give the same bytes.
+
+use std::{
+    env, fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use tar::{Builder, EntryType, Header};
+
+use crate::cargo;
+
+/// What the manifests call it. Nobody can pull it from there: it is loaded.
+const NAME: &str = "localhost/headgate";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const MEDIA: &str = "application/vnd.oci.image";
+
+/// Builds the binary and writes the archive; below the build folder where no path is given.
+pub(crate) fn write(path: Option<&Path>) -> Result<()> {
+    let target = Target::of_host()?;
+    let binary = build(&target)?;
+    let path = match path {
+        Some(path) => path.to_owned(),
+        None => {
+            let release = binary.parent().context("a file is in a folder")?;
+            release.join(format!("headgate-{VERSION}-{}.tar", target.architecture))
+        }
+    };
+    let content = fs::read(&binary).with_context(|| binary.display().to_string())?;
+    let archive = archive(&content, target.architecture)?;
+    fs::write(&path, &archive).with_context(|| path.display().to_string())?;
+    println!(
+        "{NAME}:{VERSION}, {} KiB: {}",
+        archive.len() / 1024,
+        path.display()
+    );
+    println!("Its digest: sha256:{}", sha256(&archive)?);
+    Ok(())
+}
+
+/// What the image is for.
+struct Target {
+    triple: String,
+    /// As the image specification names it.
+    architecture: &'static str,
+}
+
+impl Target {
+    fn of_host() -> Result<Self> {
+        let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let said = cargo::output(Command::new(rustc).arg("-vV"))?;
+        let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+        let triple = host.context("rustc -vV names its host")?.to_owned();
+        let architecture = match triple.split('-').next() {
+            Some("x86_64") => "amd64",
+            Some("aarch64") => "arm64",
+            _ => bail!("no image can be built for {triple}: headgate runs on x86_64 and aarch64"),
+        };
+        Ok(Self {
+            triple,
+            architecture,
+        })
+    }
+}
+
+fn build(target: &Target) -> Result<PathBuf> {
+    let mut flags = vec![
+        "-Ctarget-feature=+crt-static".to_owned(),
+        "-Cstrip=symbols".to_owned(),
+        // It would differ where nothing else does.
+        "-Clink-arg=-Wl,--build-id=none".to_owned(),
+        format!("--remap-path-prefix={}=headgate", cargo::root().display()),
+    ];
+    if let Some(home) = cargo_home() {
+        let sources = home.join("registry/src");
+        flags.push(format!(
+            "--remap-path-prefix={}=registry",
+            sources.display()
+        ));
+    }
+    cargo::executable(
+        "headgate",
+        cargo::command()
+            .args(["build", "--release", "--locked", "-p", "headgate"])
+            // Named, so that the flags are not those of build scripts too.
+            .args(["--bin", "headgate", "--target", &target.triple])
+            .env_remove("RUSTFLAGS")
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")),
+    )
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
+}
+
+/// The archive: an OCI layout with one image of one layer.
+fn archive(binary: &[u8], architecture: &str) -> Result<Vec<u8>> {
+    let mut blobs = Blobs(Vec::new());
+    let layer = blobs.add("layer.v1.tar", layer(binary)?)?;
+    let labels = json!({
+        "org.opencontainers.image.title": "headgate",
+        "org.opencontainers.image.version": VERSION,
+        "org.opencontainers.image.licenses": env!("CARGO_PKG_LICENSE"),
+    });
+    let config = blobs.add_json(
+        "config.v1+json",
+        &json!({
+            "architecture": architecture,
+            "os": "linux",
+            "created": "1970-01-01T00:00:00Z",
+            "config": {"Entrypoint": ["/headgate"], "WorkingDir": "/", "Labels": labels},
+            "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        }),
+    )?;
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": format!("{MEDIA}.manifest.v1+json"),
+        "config": config,
+        "layers": [layer],
+    });
+    let mut manifest = blobs.add_json("manifest.v1+json", &manifest)?;
+    manifest["platform"] = json!({"architecture": architecture, "os": "linux"});
+    // containerd and those who load into it go by the first, others by the second.
+    manifest["annotations"] = json!({
+        "io.containerd.image.name": format!("{NAME}:{VERSION}"),
+        "org.opencontainers.image.ref.name": VERSION,
+    });
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": format!("{MEDIA}.index.v1+json"),
+        "manifests": [manifest],
+    });
+    let mut archive = Builder::new(Vec::new());
+    append(
+        &mut archive,
+        "oci-layout",
+        0o644,
+        br#"{"imageLayoutVersion":"1.0.0"}"#,
+    )?;
+    append(
+        &mut archive,
+        "index.json",
+        0o644,
+        index.to_string().as_bytes(),
+    )?;
+    for (digest, content) in &blobs.0 {
+        append(
+            &mut archive,
+            &format!("blobs/sha256/{digest}"),
+            0o644,
+            content,
+        )?;
+    }
+    Ok(archive.into_inner()?)
+}
+
+/// The files of the image.
+fn layer(binary: &[u8]) -> Result<Vec<u8>> {
+    let mut layer = Builder::new(Vec::new());
+    append(&mut layer, "headgate", 0o755, binary)?;
+    Ok(layer.into_inner()?)
+}
+
+/// Appends a file of root's, as old as time.
+fn append(archive: &mut Builder<Vec<u8>>, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::Regular);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(u64::try_from(content.len())?);
+    archive.append_data(&mut header, path, content)?;
+    Ok(())
+}
+
+/// Contents by their digests.
+struct Blobs(Vec<(String, Vec<u8>)>);
+
+impl Blobs {
+    /// Adds one, and gives its descriptor.
+    fn add(&mut self, media: &str, content: Vec<u8>) -> Result<Value> {
+        let digest = sha256(&content)?;
+        let descriptor = json!({
+            "mediaType": format!("{MEDIA}.{media}"),
+            "digest": format!("sha256:{digest}"),
+            "size": content.len(),
+        });
+        self.0.push((digest, content));
+        Ok(descriptor)
+    }
+
+    fn add_json(&mut self, media: &str, content: &Value) -> Result<Value> {
+        self.add(media, content.to_string().into_bytes())
+    }
+}
+
+/// By the command that every Debian has: chores depend on little.
+fn sha256(content: &[u8]) -> Result<String> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(content)?;
+    std::io::Seek::rewind(&mut file)?;
+    let said = cargo::output(Command::new("sha256sum").stdin(Stdio::from(file)))?;
+    let digest = said.split_whitespace().next();
+    Ok(digest.context("sha256sum prints a digest")?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_names_what_it_holds_and_is_the_same_twice() -> Result<()> {
+        let first = archive(b"binary", "amd64")?;
+        assert_eq!(first, archive(b"binary", "amd64")?);
+        assert_ne!(first, archive(b"another", "amd64")?);
+        let mut files = std::collections::BTreeMap::new();
+        for entry in tar::Archive::new(first.as_slice()).entries()? {
+            let mut entry = entry?;
+            assert_eq!((entry.header().mtime()?, entry.header().uid()?), (0, 0));
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content)?;
+            files.insert(entry.path()?.display().to_string(), content);
+        }
+        let of = |descriptor: &Value| {
+            let digest = descriptor["digest"].as_str().unwrap_or_default();
+            let path = format!("blobs/{}", digest.replace(':', "/"));
+            let content = files
+                .get(&path)
+                .with_context(|| format!("{path} is missing"))?;
+            assert_eq!(descriptor["size"], content.len());
+            anyhow::Ok(content.clone())
+        };
+        let index: Value = serde_json::from_slice(&files["index.json"])?;
+        let manifest: Value = serde_json::from_slice(&of(&index["manifests"][0])?)?;
+        let config: Value = serde_json::from_slice(&of(&manifest["config"])?)?;
+        assert_eq!(config["config"]["Entrypoint"], json!(["/headgate"]));
+        let layer = of(&manifest["layers"][0])?;
+        assert_eq!(
+            config["rootfs"]["diff_ids"][0],
+            manifest["layers"][0]["digest"]
+        );
+        let mut layer = tar::Archive::new(layer.as_slice());
+        let binary = layer.entries()?.next().context("the layer has a file")??;
+        assert_eq!(
+            (binary.path()?.as_ref(), binary.header().mode()?),
+            (Path::new("headgate"), 0o755)
+        );
+        Ok(())
+    }
+}
