@@ -310,6 +310,8 @@ fn api_server_arguments(files: &Files) -> Vec<String> {
         "--authorization-mode=Node,RBAC".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         "--allow-privileged=true".to_owned(),
+        // Nobody routes the addresses of Services here: a webhook is reached at its endpoints.
+        "--enable-aggregator-routing=true".to_owned(),
         format!("--service-cluster-ip-range={SERVICES}"),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         format!("--service-account-key-file={}", file("tokens.pub")),

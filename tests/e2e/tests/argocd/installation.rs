@@ -10,7 +10,10 @@ use std::{
 };
 
 use headgate_e2e_tests::{
-    argocd::ArgoCd, control_plane::ControlPlane, kubectl::Kubectl, trials::on_argocd,
+    argocd::ArgoCd,
+    control_plane::{ADDRESS, ControlPlane},
+    kubectl::Kubectl,
+    trials::on_argocd,
 };
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -46,7 +49,7 @@ fn one_sync() {
     let kubectl = control_plane.kubectl();
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}});
     kubectl.apply(&node.to_string());
-    let _kubelet = Kubelet::start(kubectl);
+    let _kubelet = Kubelet::start(&control_plane);
     // What users are told to start from.
     let applications = "manifests/argocd/application.yaml";
     kubectl.run(&["apply", "--dry-run=server", "-f", applications]);
@@ -109,19 +112,24 @@ fn is_ours(object: &Value) -> bool {
     !name.ends_with(".argoproj.io")
 }
 
-/// Says of every pod that it is Ready, in the stead of a node; ends when dropped.
+/// In the stead of a node: says of every pod that it is Ready, and runs the operator where the API
+/// server looks for it; ends when dropped.
 struct Kubelet {
     end: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Kubelet {
-    fn start(kubectl: &Kubectl) -> Self {
+    fn start(control_plane: &Arc<ControlPlane>) -> Self {
         let end = Arc::new(AtomicBool::new(false));
-        let (kubectl, ended) = (kubectl.clone(), Arc::clone(&end));
+        let (control_plane, ended) = (Arc::clone(control_plane), Arc::clone(&end));
         let thread = thread::spawn(move || {
+            let mut operator = None;
             while !ended.load(Ordering::Relaxed) {
-                make_ready(&kubectl);
+                if make_ready(control_plane.kubectl()) && operator.is_none() {
+                    let listen = format!("--webhook-listen={ADDRESS}:9443");
+                    operator = Some(control_plane.start_operator("operator", &[&listen]));
+                }
                 thread::sleep(Duration::from_millis(300));
             }
         });
@@ -141,17 +149,23 @@ impl Drop for Kubelet {
     }
 }
 
-fn make_ready(kubectl: &Kubectl) {
+/// Whether there is a pod of the operator.
+fn make_ready(kubectl: &Kubectl) -> bool {
     let namespace = ["-n", "headgate-system"];
     let said = kubectl.said(&[["get", "pods", "-o", "json"].as_slice(), &namespace].concat());
     let list: Value = serde_json::from_str(&said.output).unwrap_or_default();
+    let mut is_there = false;
     for pod in list["items"].as_array().into_iter().flatten() {
+        let component = &pod["metadata"]["labels"]["app.kubernetes.io/component"];
+        is_there |= component == "operator";
         if pod["status"]["phase"] == "Running" {
             continue;
         }
         let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
         let status = json!({"status": {
             "phase": "Running",
+            "podIP": ADDRESS,
+            "podIPs": [{"ip": ADDRESS}],
             "conditions": [condition("Ready"), condition("ContainersReady")],
         }});
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
@@ -159,4 +173,5 @@ fn make_ready(kubectl: &Kubectl) {
         let arguments = ["patch", "pod", name, "--subresource=status", "-p", &patch];
         let _ = kubectl.said(&[arguments.as_slice(), &namespace].concat());
     }
+    is_there
 }

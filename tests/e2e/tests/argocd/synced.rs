@@ -1,6 +1,8 @@
 //! Synced is synced: no comparison ever finds a difference that nobody made.
 
-use headgate_e2e_tests::{argocd::ArgoCd, git::Repository, trials::on_argocd};
+use headgate_e2e_tests::{
+    argocd::ArgoCd, fleet::SOON, git::Repository, trials::on_argocd, wait::wait_for,
+};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -71,10 +73,16 @@ fn stays_synced(name: &str, annotations: &Value, options: &Value) {
 
     // Nobody has looked at them yet, and so nothing is healthy.
     assert_eq!(application["status"]["health"]["status"], "Progressing");
-    observe(argocd);
+    let operator = argocd.control_plane.start_operator(name, &[]);
     argocd.wait_for(name, "is healthy", |application| {
         application["status"]["health"]["status"] == "Healthy"
     });
+    let source =
+        || argocd.kubectl().json(&["get", "xdppolicy", "as-written"])["status"]["source"].clone();
+    wait_for(SOON, "the operator tells the commit", || {
+        source()["revision"] == commit.as_str()
+    });
+    assert_eq!(source()["toldBy"], format!("Application argocd/{name}"));
 
     let before = versions(argocd);
     for _ in 0..REFRESHES {
@@ -86,6 +94,7 @@ fn stays_synced(name: &str, annotations: &Value, options: &Value) {
     assert_eq!(versions(argocd), before, "somebody wrote");
     println!("{name}: {} resources, {REFRESHES} refreshes", ours.len());
 
+    drop(operator);
     // Another generation than the one that was looked at is not healthy.
     let edited = AS_WRITTEN.replacen("spec:\n", "spec:\n  priority: 7\n", 1);
     repository.write("examples/as-written.yaml", &edited);
@@ -108,35 +117,6 @@ fn source(repository: &Repository) -> Value {
         "targetRevision": "main",
         "directory": {"recurse": true, "include": "{crds/*.headgate.dev.yaml,examples/*.yaml,examples/*/*.yaml}"},
     })
-}
-
-/// Writes the status of every resource, in the operator's stead.
-fn observe(argocd: &ArgoCd) {
-    let kubectl = argocd.kubectl();
-    let list = kubectl.json(&["get", "xdppolicies,cidrgroups"]);
-    for object in list["items"].as_array().into_iter().flatten() {
-        let generation = &object["metadata"]["generation"];
-        let condition = |kind: &str, status: &str| {
-            json!({
-                "type": kind, "status": status, "reason": "NoNodesSelected",
-                "message": "no node is selected", "observedGeneration": generation,
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-            })
-        };
-        let status = json!({"status": {
-            "observedGeneration": generation,
-            "conditions": [
-                condition("Ready", "True"),
-                condition("Reconciling", "False"),
-                condition("Stalled", "False"),
-            ],
-        }});
-        let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let patch = status.to_string();
-        let arguments = ["patch", &kind, name, "--subresource=status"];
-        kubectl.run(&[arguments.as_slice(), &["--type=merge", "-p", &patch]].concat());
-    }
 }
 
 /// What every write changes.
