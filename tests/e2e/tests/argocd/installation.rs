@@ -169,9 +169,21 @@ fn make_ready(kubectl: &Kubectl) -> bool {
             "conditions": [condition("Ready"), condition("ContainersReady")],
         }});
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        bind(kubectl, name);
         let patch = status.to_string();
         let arguments = ["patch", "pod", name, "--subresource=status", "-p", &patch];
         let _ = kubectl.said(&[arguments.as_slice(), &namespace].concat());
     }
     is_there
+}
+
+/// As a scheduler does: a pod without a node is no endpoint.
+fn bind(kubectl: &Kubectl, pod: &str) {
+    let binding = json!({
+        "apiVersion": "v1", "kind": "Binding",
+        "metadata": {"name": pod, "namespace": "headgate-system"},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": "node1"},
+    });
+    let path = format!("/api/v1/namespaces/headgate-system/pods/{pod}/binding");
+    let _ = kubectl.said_of(&["create", "--raw", &path, "-f", "-"], &binding.to_string());
 }
