@@ -175,6 +175,10 @@ impl Schema {
             schema["properties"][field] = json!({"type": "string"});
         }
         schema["properties"]["metadata"] = json!({"type": "object", "additionalProperties": true});
+        // What an author writes there goes nowhere: it is refused by name.
+        if let Some(properties) = schema["properties"].as_object_mut() {
+            properties.remove("status");
+        }
         Self {
             kind,
             root: Node::compile(&schema, &mut Compiler::default()),

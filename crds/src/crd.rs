@@ -24,6 +24,7 @@ fn never_observed(mut crd: CustomResourceDefinition) -> CustomResourceDefinition
         let schema = schema.and_then(|schema| schema.open_api_v3_schema.as_mut());
         let properties = schema.and_then(|schema| schema.properties.as_mut());
         if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
+            status.nullable = None;
             status.default = Some(JSON(json!({"observedGeneration": -1})));
         }
     }

@@ -89,12 +89,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         from: &["headgate-operator"],
-        never: Never::Reach(&[
-            "headgate-kernel",
-            "headgate-agent",
-            "headgate-layout",
-            "aya*",
-        ]),
+        never: Never::Reach(&["headgate-kernel", "headgate-agent", "aya*"]),
         why: "the operator knows what nodes show, never a kernel",
     },
     Rule {

@@ -1,7 +1,7 @@
 //! The image that clusters run: the one binary, linked to nothing, and no distribution below it.
 //!
-//! Written as an OCI archive, without a container engine or a registry. The same source and the same
-//! toolchain give the same bytes.
+//! Written as an OCI archive, without a container engine or a registry. The same binary gives the same
+//! bytes.
 
 use std::{
     env, fs,

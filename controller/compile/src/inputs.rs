@@ -91,7 +91,6 @@ pub struct Catalog {
 /// A resource in a catalog.
 #[derive(Clone, Debug, PartialEq)]
 struct Listed {
-    generation: Option<u64>,
     line: String,
     concerns: Concerns,
 }
@@ -154,7 +153,6 @@ impl Catalog {
 
     fn list(&mut self, entry: &Entry<'_>, concerns: Concerns, references: &BTreeSet<&str>) {
         let listed = Listed {
-            generation: entry.generation,
             line: line(entry, references),
             concerns,
         };
@@ -184,10 +182,12 @@ impl Catalog {
         listed.is_some_and(|listed| self.is_of(listed, selection))
     }
 
-    /// The generation of a resource that is listed here.
+    /// Whether a resource is the same in both: its generation, and what its references resolve to.
     #[must_use]
-    pub fn generation(&self, uid: &str) -> Option<u64> {
-        self.resources.get(uid)?.generation
+    pub fn has_same(&self, other: &Self, uid: &str) -> bool {
+        let listed = self.resources.get(uid);
+        let in_other = other.resources.get(uid);
+        listed.is_some_and(|listed| in_other.is_some_and(|other| other.line == listed.line))
     }
 
     fn is_of(&self, listed: &Listed, selection: &Selection) -> bool {

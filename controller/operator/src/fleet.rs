@@ -88,6 +88,8 @@ pub struct Shown {
     pub inputs: Option<Digest>,
     /// Why the node as a whole is not Ready, where it is not: reason and message.
     pub not_ready: Option<(String, String)>,
+    /// Whether a step of the node's failed: then its digest vouches for nothing.
+    pub has_failed: bool,
     /// Resources that are not in effect as written.
     pub exceptions: Vec<Exception>,
 }
@@ -101,6 +103,9 @@ pub struct Exception {
     pub name: String,
     /// Whether the present generation is not in effect at all.
     pub is_stalled: bool,
+    /// Whether it is about an interface that does not enforce what it should: that is so now,
+    /// whatever the generation.
+    pub is_of_interface: bool,
     /// Why, in one word.
     pub reason: String,
     /// Why, in a sentence.
@@ -111,6 +116,7 @@ impl From<ResourceException> for Exception {
     fn from(exception: ResourceException) -> Self {
         Self {
             is_stalled: exception.severity == "Stalled",
+            is_of_interface: false,
             kind: exception.kind,
             name: exception.name,
             reason: exception.reason,

@@ -67,9 +67,13 @@ pub async fn campaign(
     loop {
         attempts.tick().await;
         let began = Instant::now();
-        let outcome = timeout(DEADLINE, campaign.attempt()).await;
-        let outcome = outcome.unwrap_or_else(|_| Err("no answer".to_owned()));
         let leads = *is_leader.borrow();
+        let limit = match leads {
+            true => DEADLINE.saturating_sub(renewed.elapsed()),
+            false => DEADLINE,
+        };
+        let outcome = timeout(limit, campaign.attempt()).await;
+        let outcome = outcome.unwrap_or_else(|_| Err("no answer".to_owned()));
         match outcome {
             Ok(None) => {
                 renewed = began;
@@ -78,8 +82,12 @@ pub async fn campaign(
                     tracing::info!(identity = campaign.identity, "leads");
                 }
             }
-            Ok(Some(holder)) if leads => return Err(LeaderError::Lost(holder)),
-            Err(reason) if leads && renewed.elapsed() > DEADLINE => {
+            Ok(Some(holder)) if leads => {
+                is_leader.send_replace(false);
+                return Err(LeaderError::Lost(holder));
+            }
+            Err(reason) if leads && renewed.elapsed() >= DEADLINE => {
+                is_leader.send_replace(false);
                 return Err(LeaderError::NotRenewed(reason));
             }
             Ok(Some(_)) => {}

@@ -16,7 +16,10 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
-use tokio::{sync::watch, time::interval};
+use tokio::{
+    sync::watch,
+    time::{interval, sleep},
+};
 
 use crate::{
     FIELD_MANAGER,
@@ -27,7 +30,9 @@ use crate::{
 pub const LABEL: &str = "headgate.dev/reserved";
 /// What one object takes; more are several that share the label.
 const MOST: usize = 5_000;
-/// After a write that failed.
+/// After a write that failed, before anything else is tried.
+const PAUSE: std::time::Duration = std::time::Duration::from_secs(2);
+/// How often to look although nothing changed.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// A group as it is to be: its label's value and its networks.
@@ -142,7 +147,11 @@ pub(crate) async fn keep(
                     "the CidrGroup {name} is not the operator's, and its name is reserved: rename it, and the operator makes its own"
                 ),
                 Ok(()) => {}
-                Err(error) => tracing::warn!("the CidrGroup {name}: {}", explain(&error)),
+                Err(error) => {
+                    tracing::warn!("the CidrGroup {name}: {}", explain(&error));
+                    // A webhook or an API that does not answer is not asked at every change.
+                    sleep(PAUSE).await;
+                }
             }
         }
     }

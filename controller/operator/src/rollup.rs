@@ -6,14 +6,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Instant,
 };
 
-use headgate_compile::inputs::{Catalog, Labels, Selection, of_node};
+use headgate_compile::inputs::{Catalog, Selection, of_node};
 use headgate_crds::{FailingNode, MOST_NAMES, NodeCounts};
 use headgate_datapath::state::Digest;
 
-use crate::fleet::{Exception, Fleet, Resource};
+use crate::fleet::{Exception, Fleet, Node, Resource};
 
 /// Former sets of resources that nodes may still show. A node that shows an older one is pending
 /// until it has caught up.
@@ -23,13 +24,26 @@ const REMEMBERED: usize = 64;
 #[derive(Debug, Default)]
 pub struct History {
     moments: VecDeque<Moment>,
+    /// How many there were.
+    number: u64,
+    /// What each node was last known to show, by the node's uid.
+    last: BTreeMap<String, Known>,
 }
 
 /// The resources at one time, with the digests that were reckoned from them.
 #[derive(Debug)]
 struct Moment {
-    catalog: Catalog,
+    number: u64,
+    catalog: Arc<Catalog>,
     digests: BTreeMap<Selection, Digest>,
+}
+
+/// A moment, and what selected a node in it.
+#[derive(Clone, Debug)]
+struct Known {
+    number: u64,
+    catalog: Arc<Catalog>,
+    selection: Selection,
 }
 
 /// How a resource stands on the nodes that it selects.
@@ -54,7 +68,7 @@ pub struct Standing {
 struct Cohort {
     agent: Agent,
     selection: Selection,
-    shown: Option<(usize, Selection)>,
+    shown: Option<(u64, Selection)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,37 +86,50 @@ impl History {
         if self
             .moments
             .front()
-            .is_some_and(|now| now.catalog == catalog)
+            .is_some_and(|now| *now.catalog == catalog)
         {
             return;
         }
+        self.number += 1;
         self.moments.push_front(Moment {
-            catalog,
+            number: self.number,
+            catalog: Arc::new(catalog),
             digests: BTreeMap::new(),
         });
         self.moments.truncate(REMEMBERED);
     }
 
-    /// The moment whose resources the node with these labels shows.
-    fn shown(
-        &mut self,
-        inputs: Digest,
-        labels: &Labels,
-        digest: Digest,
-    ) -> Option<(usize, Selection)> {
-        self.moments
-            .iter_mut()
-            .enumerate()
-            .find_map(|(number, moment)| {
-                let selection = moment.catalog.select(labels);
-                let known = moment.digests.get(&selection).copied();
-                let resources = known.unwrap_or_else(|| {
-                    let resources = moment.catalog.digest(&selection);
-                    moment.digests.insert(selection.clone(), resources);
-                    resources
-                });
-                (of_node(resources, digest) == inputs).then_some((number, selection))
+    /// The moment whose resources the node shows. Where it shows a set that was never seen here, as
+    /// an agent may amid a burst of changes, the last that is known: what has not changed between
+    /// that one and now is in the unseen one too.
+    fn shown(&mut self, node: &Node, inputs: Digest) -> Option<Known> {
+        let labels = &node.labels;
+        let found = self.moments.iter_mut().find_map(|moment| {
+            let selection = moment.catalog.select(labels);
+            let known = moment.digests.get(&selection).copied();
+            let resources = known.unwrap_or_else(|| {
+                let resources = moment.catalog.digest(&selection);
+                moment.digests.insert(selection.clone(), resources);
+                resources
+            });
+            (of_node(resources, node.labels_digest) == inputs).then(|| Known {
+                number: moment.number,
+                catalog: Arc::clone(&moment.catalog),
+                selection,
             })
+        });
+        match found {
+            Some(known) => {
+                self.last.insert(node.uid.clone(), known.clone());
+                Some(known)
+            }
+            None => self.last.get(&node.uid).cloned(),
+        }
+    }
+
+    fn forget(&mut self, fleet: &Fleet) {
+        let uids: BTreeSet<&str> = fleet.nodes.values().map(|node| node.uid.as_str()).collect();
+        self.last.retain(|uid, _| uids.contains(uid.as_str()));
     }
 }
 
@@ -111,6 +138,8 @@ pub struct Rollup<'a> {
     history: &'a History,
     fleet: &'a Fleet,
     cohorts: BTreeMap<Cohort, Vec<&'a str>>,
+    /// Former resources that some node shows, by the number of their moment.
+    shown: BTreeMap<u64, Arc<Catalog>>,
     of_node: BTreeMap<&'a str, Cohort>,
     exceptions: BTreeMap<(&'a str, &'a str), Vec<(&'a str, &'a Exception)>>,
 }
@@ -121,9 +150,12 @@ impl<'a> Rollup<'a> {
     pub fn new(history: &'a mut History, fleet: &'a Fleet, now: Instant) -> Self {
         let mut cohorts: BTreeMap<Cohort, Vec<&str>> = BTreeMap::new();
         let mut of_node = BTreeMap::new();
+        let mut catalogs = BTreeMap::new();
+        history.forget(fleet);
         let mut exceptions: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for name in fleet.nodes.keys().map(String::as_str) {
-            let cohort = cohort(history, fleet, name, now);
+            let (cohort, shown) = cohort(history, fleet, name, now);
+            catalogs.extend(shown.map(|shown| (shown.number, shown.catalog)));
             cohorts.entry(cohort.clone()).or_default().push(name);
             of_node.insert(name, cohort);
             let shown = fleet.datapaths.get(name);
@@ -136,6 +168,7 @@ impl<'a> Rollup<'a> {
             history,
             fleet,
             cohorts,
+            shown: catalogs,
             of_node,
             exceptions,
         }
@@ -191,7 +224,7 @@ impl<'a> Rollup<'a> {
                 continue;
             };
             // What it says of another generation is not taken for this one's.
-            let is_told = cohort.shown.is_none() || self.shows(resource, cohort);
+            let is_told = exception.is_of_interface || self.shows(resource, cohort);
             if cohort.agent != Agent::Alive || !self.concerns(resource, cohort) || !is_told {
                 continue;
             }
@@ -218,14 +251,17 @@ impl<'a> Rollup<'a> {
         now.is_some_and(|now| now.catalog.concerns(&resource.uid, &cohort.selection))
     }
 
-    /// Whether the resource's present generation is among what the cohort shows.
+    /// Whether the resource, as it is and with all that it refers to, is among what the cohort
+    /// shows.
     fn shows(&self, resource: &Resource, cohort: &Cohort) -> bool {
-        let Some((number, selection)) = &cohort.shown else {
+        let (Some((number, selection)), Some(now)) = (&cohort.shown, self.history.moments.front())
+        else {
             return false;
         };
-        let shown = &self.history.moments[*number].catalog;
-        shown.concerns(&resource.uid, selection)
-            && shown.generation(&resource.uid) == resource.generation
+        let shown = self.shown.get(number);
+        shown.is_some_and(|shown| {
+            shown.concerns(&resource.uid, selection) && shown.has_same(&now.catalog, &resource.uid)
+        })
     }
 
     fn shorten(&self, standing: &mut Standing) {
@@ -243,9 +279,16 @@ impl<'a> Rollup<'a> {
     }
 }
 
-fn cohort(history: &mut History, fleet: &Fleet, name: &str, now: Instant) -> Cohort {
+fn cohort(
+    history: &mut History,
+    fleet: &Fleet,
+    name: &str,
+    now: Instant,
+) -> (Cohort, Option<Known>) {
     let node = &fleet.nodes[name];
     let shown = fleet.datapaths.get(name);
+    // What another machine of the same name has shown is not this one's.
+    let shown = shown.filter(|shown| shown.owner.is_empty() || shown.owner == node.uid);
     let agent = if fleet.has_agent(name, now) {
         Agent::Alive
     } else if node.is_down || !node.is_covered.unwrap_or(shown.is_some()) {
@@ -253,16 +296,22 @@ fn cohort(history: &mut History, fleet: &Fleet, name: &str, now: Instant) -> Coh
     } else {
         Agent::Missing
     };
-    let inputs = shown.and_then(|shown| shown.inputs);
-    Cohort {
+    let inputs = shown
+        .filter(|shown| !shown.has_failed)
+        .and_then(|shown| shown.inputs);
+    let known = inputs.and_then(|inputs| history.shown(node, inputs));
+    let cohort = Cohort {
         agent,
-        shown: inputs.and_then(|inputs| history.shown(inputs, &node.labels, node.labels_digest)),
+        shown: known
+            .as_ref()
+            .map(|known| (known.number, known.selection.clone())),
         selection: history
             .moments
             .front()
             .map(|now| now.catalog.select(&node.labels))
             .unwrap_or_default(),
-    }
+    };
+    (cohort, known)
 }
 
 fn without_agent(node: String) -> FailingNode {

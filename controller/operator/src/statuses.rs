@@ -32,7 +32,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::{
     sync::{mpsc, watch},
-    time::{interval, sleep},
+    time::{interval, sleep, timeout},
 };
 
 use crate::{
@@ -52,6 +52,8 @@ const PROGRESS: Duration = Duration::from_secs(1);
 const ECHO: Duration = Duration::from_secs(2);
 /// After a write that failed.
 const RETRY: Duration = Duration::from_secs(2);
+/// A call that has not come back by then has failed.
+const DEADLINE: Duration = Duration::from_secs(10);
 /// Writes under way at a time.
 const CONCURRENCY: u16 = 8;
 /// What an Event's note may have, in bytes.
@@ -69,6 +71,7 @@ struct Context {
     client: Client,
     recorder: Recorder,
     argocd_namespace: String,
+    is_leader: watch::Receiver<bool>,
     current: Mutex<Arc<Current>>,
     /// What was written last, by uid.
     written: Mutex<BTreeMap<String, (Instant, ResourceStatus)>>,
@@ -95,6 +98,7 @@ pub(crate) async fn keep(
         recorder: Recorder::new(client.clone(), reporter),
         client,
         argocd_namespace,
+        is_leader: is_leader.clone(),
         current: Mutex::default(),
         written: Mutex::default(),
     });
@@ -116,6 +120,7 @@ pub(crate) async fn keep(
         policies.hold(&current);
         groups.hold(&current);
         if *is_leader.borrow_and_update() {
+            asked.retain(|(uid, _)| current.fleet.resources.contains_key(uid));
             let due = |resource: &&Arc<Resource>| {
                 // A commit is asked for once; who asked does so again as long as it makes sense.
                 let generation = (resource.uid.clone(), resource.generation);
@@ -232,6 +237,9 @@ async fn reconcile<K>(
 where
     K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
+    if !*context.is_leader.borrow() {
+        return Ok(Action::await_change());
+    }
     let current = Arc::clone(&lock(&context.current));
     let uid = object.uid().unwrap_or_default();
     let Some((resource, told)) = current.of(&uid) else {
@@ -246,10 +254,14 @@ where
         let generation = next.observed_generation;
         let namespace = &context.argocd_namespace;
         let asked = tracker.revision(&context.client, namespace, generation, told.written_at);
-        next.source = asked.await.unwrap_or_else(|error| {
-            tracing::debug!(resource.name, "its commit: {}", explain(&error));
-            None
-        });
+        next.source = match timeout(DEADLINE, asked).await {
+            Ok(Ok(source)) => source,
+            Ok(Err(error)) => {
+                tracing::debug!(resource.name, "its commit: {}", explain(&error));
+                None
+            }
+            Err(_) => None,
+        };
         if next.source.is_none() {
             again = ask_again(told.written_at);
         }
@@ -262,8 +274,9 @@ where
     {
         return Ok(Action::requeue(rest));
     }
-    context.write::<K>(resource, &next).await?;
-    context.tell(resource, &former, &next).await;
+    if context.write::<K>(resource, &next).await? {
+        context.tell(resource, &former, &next).await;
+    }
     Ok(again)
 }
 
@@ -339,7 +352,8 @@ impl Context {
         }
     }
 
-    async fn write<K>(&self, resource: &Resource, next: &ResourceStatus) -> Result<(), WriteError>
+    /// Whether it was written: an object that is gone, or another of the same name, is left alone.
+    async fn write<K>(&self, resource: &Resource, next: &ResourceStatus) -> Result<bool, WriteError>
     where
         K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
@@ -354,22 +368,23 @@ impl Context {
             ..PatchParams::default()
         };
         let api: Api<PartialObjectMeta<K>> = Api::all(self.client.clone());
-        let written = api
-            .patch_status(&resource.name, &params, &Patch::<()>::Json(patch))
-            .await;
+        let patch = Patch::<()>::Json(patch);
+        let written = timeout(DEADLINE, api.patch_status(&resource.name, &params, &patch)).await;
+        let written =
+            written.map_err(|_| WriteError("the API server has not answered".to_owned()))?;
         match written {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 422) => {
                 // It is gone, or another one; or the definitions are of another version.
                 tracing::debug!(resource.name, "no status: {}", status.message);
-                return Ok(());
+                return Ok(false);
             }
             Err(error) => return Err(WriteError(explain(&error))),
         }
         let mut written = lock(&self.written);
         written.retain(|_, (at, _)| at.elapsed() < ECHO);
         written.insert(resource.uid.clone(), (Instant::now(), next.clone()));
-        Ok(())
+        Ok(true)
     }
 
     /// An Event where it became Ready or ceased to be.
@@ -408,7 +423,8 @@ impl Context {
             uid: Some(resource.uid.clone()),
             ..ObjectReference::default()
         };
-        if let Err(error) = self.recorder.publish(&event, &regarding).await {
+        let sent = timeout(DEADLINE, self.recorder.publish(&event, &regarding)).await;
+        if let Ok(Err(error)) = sent {
             tracing::debug!("an Event is not sent: {}", explain(&error));
         }
     }

@@ -29,7 +29,7 @@ use tokio::{sync::watch, time};
 
 use crate::{
     coverage::Coverage,
-    fleet::{Fleet, Heartbeat, Node, Resource, Shown, Told},
+    fleet::{Exception, Fleet, Heartbeat, Node, Resource, Shown, Told},
     provenance::Tracker,
 };
 
@@ -41,6 +41,8 @@ const QUIET: Duration = Duration::from_millis(5);
 const LONGEST_BURST: Duration = Duration::from_millis(50);
 /// Leases alone are looked at so often: thousands of them are renewed all the time.
 const LEASES: Duration = Duration::from_secs(2);
+/// A Lease that ended so many of its durations ago is not waited for.
+const LONG_DEAD: u32 = 10;
 /// How long to wait before what is missing is said.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -268,11 +270,15 @@ fn shown(object: DynamicObject) -> Shown {
         Value::Null => NodeDatapathStatus::default(),
         status => serde_json::from_value(status.clone()).unwrap_or_default(),
     };
+    let of_interfaces = not_enforced(&status);
     let mut conditions = status.conditions.into_iter();
     let ready = conditions.find(|condition| condition.type_ == "Ready");
     let not_ready = ready.filter(|ready| ready.status != "True");
     Shown {
         uid,
+        has_failed: not_ready
+            .as_ref()
+            .is_some_and(|ready| ready.reason == "KernelFailed"),
         owner: owners
             .into_iter()
             .next()
@@ -280,8 +286,44 @@ fn shown(object: DynamicObject) -> Shown {
             .unwrap_or_default(),
         inputs: status.inputs_digest.and_then(|digest| digest.parse().ok()),
         not_ready: not_ready.map(|ready| (ready.reason, ready.message)),
-        exceptions: status.exceptions.into_iter().map(Into::into).collect(),
+        exceptions: status
+            .exceptions
+            .into_iter()
+            .map(Into::into)
+            .chain(of_interfaces)
+            .collect(),
     }
+}
+
+/// The policies of interfaces that were not found to enforce what they should: the digest of a
+/// node's inputs speaks of tables, not of how and where a program is attached.
+fn not_enforced(status: &NodeDatapathStatus) -> Vec<Exception> {
+    let amiss = status
+        .interfaces
+        .iter()
+        .filter(|interface| !interface.enforced);
+    let mut exceptions: BTreeMap<String, Exception> = BTreeMap::new();
+    for interface in amiss {
+        let tables = status
+            .tables
+            .iter()
+            .filter(|tables| tables.digest == interface.tables);
+        for name in tables.flat_map(|tables| &tables.policies) {
+            let why = interface
+                .reason
+                .as_deref()
+                .unwrap_or("it does not enforce what it should");
+            exceptions.entry(name.clone()).or_insert_with(|| Exception {
+                kind: Kind::XdpPolicy.as_str().to_owned(),
+                name: name.clone(),
+                is_stalled: true,
+                is_of_interface: true,
+                reason: "NotEnforced".to_owned(),
+                message: format!("{}: {why}", interface.name),
+            });
+        }
+    }
+    exceptions.into_values().collect()
 }
 
 /// What is remembered of a Lease: a list that is read again is no sign of life.
@@ -296,13 +338,12 @@ fn heartbeat(lease: &Lease, heard: &mut Renewals) -> Option<(String, Heartbeat)>
     let seen = match heard.get(&name) {
         Some(former) if former.renewed == said => former.seen,
         Some(_) => Instant::now(),
-        // The first time there is nothing to go by but the clocks.
+        // The first time, clocks tell only who has been dead for long: after an outage of the API
+        // every Lease is old, and is renewed within moments.
         None => {
-            let age = Timestamp::now()
-                .duration_since(renewed)
-                .max(SignedDuration::ZERO);
-            let age = age.unsigned_abs().min(lasts);
-            Instant::now().checked_sub(age)?
+            let age = Timestamp::now().duration_since(renewed);
+            let is_old = age > SignedDuration::try_from(lasts * LONG_DEAD).ok()?;
+            Instant::now().checked_sub(if is_old { lasts } else { Duration::ZERO })?
         }
     };
     let heartbeat = Heartbeat {

@@ -138,6 +138,7 @@ fn exception(name: &str, is_stalled: bool) -> Exception {
         kind: "XdpPolicy".to_owned(),
         name: name.to_owned(),
         is_stalled,
+        is_of_interface: false,
         reason: "AttachModeRefused".to_owned(),
         message: "the driver says no".to_owned(),
     }

@@ -39,7 +39,7 @@ pub fn gauges<'a>(
     for (labels, value) in values {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         let metric = ConstGauge::new(value);
-        metric.encode(family.encode_family(&labels)?)?;
+        metric.encode(family.encode_family(&escaped(&labels))?)?;
     }
     Ok(())
 }
@@ -57,9 +57,19 @@ pub fn counters<'a>(
     let mut family = to.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (labels, value) in values {
         let metric = ConstCounter::new(value);
-        metric.encode(family.encode_family(&labels)?)?;
+        metric.encode(family.encode_family(&escaped(&labels))?)?;
     }
     Ok(())
+}
+
+/// Label values as the exposition format wants them; names of interfaces may be anything.
+fn escaped(labels: &Labels<'_>) -> Vec<(&'static str, String)> {
+    let escape = |value: &str| {
+        let value = value.replace('\\', r"\\").replace('"', r#"\""#);
+        value.replace('\n', r"\n")
+    };
+    let labels = labels.iter();
+    labels.map(|(name, value)| (*name, escape(value))).collect()
 }
 
 /// Whether a process does its work.

@@ -23,13 +23,14 @@ pub(super) fn status(report: &Report) -> NodeDatapathStatus {
     let mut exceptions: Vec<ResourceException> = exceptions.collect();
     exceptions.sort_by(|a, b| (&a.kind, &a.name, &a.message).cmp(&(&b.kind, &b.name, &b.message)));
     exceptions.dedup_by(|next, first| next.kind == first.kind && next.name == first.name);
-    // A digest without all its exceptions would vouch for what is not in force.
-    let inputs = report.inputs.filter(|_| exceptions.len() <= MOST);
+    // A digest without all its exceptions and interfaces would vouch for what is not in force.
+    let is_whole = exceptions.len() <= MOST && report.ports.len() <= MOST;
+    let inputs = report.inputs.filter(|_| is_whole);
     exceptions.truncate(MOST);
     NodeDatapathStatus {
         revision: report.live_revision.map(|revision| revision.to_string()),
         inputs_digest: inputs.map(|digest| digest.to_string()),
-        interfaces: report.ports.values().map(interface).collect(),
+        interfaces: report.ports.values().take(MOST).map(interface).collect(),
         conditions: vec![ready(report, &exceptions)],
         exceptions,
         tables: report.tables.iter().take(MOST).map(tables).collect(),

@@ -11,7 +11,7 @@ use headgate_e2e_tests::{
 };
 use libtest_mimic::Trial;
 
-const ADDRESS: &str = "127.0.0.1:9965";
+const ADDRESS: &str = "127.0.0.1:9469";
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![on_node(
