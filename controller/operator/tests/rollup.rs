@@ -69,12 +69,25 @@ impl Scene {
         self.history.remember(self.fleet.catalog());
     }
 
+    fn put_group(&mut self, name: &str) {
+        let object = json!({
+            "apiVersion": "headgate.dev/v1alpha1", "kind": "CidrGroup",
+            "metadata": {"name": name, "labels": {"team": "partners"}},
+            "spec": {"cidrs": ["192.0.2.0/24"]},
+        });
+        let group = resource(Kind::CidrGroup, name, 1, &object);
+        self.fleet
+            .resources
+            .insert(group.uid.clone(), Arc::new(group));
+    }
+
     /// The node's agent catches up with all resources as they are.
     fn catch_up(&mut self, node: &str, exceptions: Vec<Exception>) {
         let catalog = self.fleet.catalog();
         let labels = &self.fleet.nodes[node].labels;
         let resources = catalog.digest(&catalog.select(labels));
         let shown = Shown {
+            owner: self.fleet.nodes[node].uid.clone(),
             inputs: Some(of_node(resources, labels_digest(labels))),
             exceptions,
             ..Shown::default()
@@ -114,17 +127,21 @@ fn policy(name: &str, generation: u64, spec: &Value) -> Resource {
         "apiVersion": "headgate.dev/v1alpha1", "kind": "XdpPolicy",
         "metadata": {"name": name}, "spec": spec,
     });
+    resource(Kind::XdpPolicy, name, generation, &object)
+}
+
+fn resource(kind: Kind, name: &str, generation: u64, object: &Value) -> Resource {
     Document {
         origin: Origin {
-            list: "xdppolicies.headgate.dev".to_owned(),
+            list: kind.to_string(),
             line: None,
         },
-        kind: Kind::XdpPolicy,
+        kind,
         name: name.to_owned(),
         uid: format!("uid-{name}"),
         generation: Some(generation),
         written: [u8::try_from(generation).expect("small"); 32],
-        content: check(&object).map(|checked| Content::from(checked.resource)),
+        content: check(object).map(|checked| Content::from(checked.resource)),
         warnings: Vec::new(),
     }
 }
@@ -249,6 +266,62 @@ fn names_are_bounded_and_numbers_are_not() {
     let standing = scene.standing("drop");
     assert_eq!((standing.counts.pending, standing.pending.len()), (27, 10));
     assert_eq!((standing.counts.failing, standing.failing.len()), (3, 3));
+}
+
+#[test]
+fn a_set_that_was_never_seen_takes_nothing_back_that_did_not_change() {
+    let mut scene = Scene::new(1);
+    scene.put("drop", 1, &json!({}));
+    scene.catch_up("n0", vec![]);
+    assert_eq!(scene.ready("drop")[0], "True/Live");
+    // The agent compiles amid a burst: with the one, and not yet the other.
+    let unseen = policy("first", 1, &json!({}));
+    let unseen_uid = unseen.uid.clone();
+    scene.fleet.resources.insert(unseen_uid, Arc::new(unseen));
+    scene.catch_up("n0", vec![]);
+    scene.put("second", 1, &json!({}));
+    assert_eq!(scene.ready("drop")[0], "True/Live");
+    assert_eq!(scene.ready("first")[0], "False/Pending");
+    scene.put("drop", 2, &json!({"priority": 4}));
+    assert_eq!(scene.ready("drop")[0], "False/Pending");
+}
+
+#[test]
+fn another_set_of_groups_has_to_be_shown_although_the_policy_is_the_same() {
+    let mut scene = Scene::new(1);
+    let partners = json!({"selector": {"matchLabels": {"team": "partners"}}});
+    let rule = json!({"name": "partners", "action": "Allow", "from": {"cidrGroups": partners}});
+    scene.put_group("one");
+    scene.put_group("two");
+    scene.put("allow", 1, &json!({"rules": [rule]}));
+    scene.catch_up("n0", vec![]);
+    assert_eq!(scene.ready("allow")[0], "True/Live");
+    scene.fleet.resources.remove("uid-two");
+    scene.history.remember(scene.fleet.catalog());
+    assert_eq!(scene.ready("allow")[0], "False/Pending");
+    scene.catch_up("n0", vec![]);
+    assert_eq!(scene.ready("allow")[0], "True/Live");
+}
+
+#[test]
+fn an_interface_that_does_not_enforce_fails_its_policies_whatever_the_digest() {
+    let mut scene = Scene::new(1);
+    scene.put("drop", 1, &json!({}));
+    let mut amiss = exception("drop", true);
+    amiss.is_of_interface = true;
+    scene.catch_up("n0", vec![amiss]);
+    assert_eq!(scene.ready("drop")[0], "False/NotInEffect");
+    scene.put("drop", 2, &json!({"priority": 4}));
+    assert_eq!(scene.ready("drop")[0], "False/NotInEffect");
+}
+
+#[test]
+fn what_another_machine_of_the_same_name_showed_does_not_count() {
+    let mut scene = Scene::new(1);
+    scene.put("drop", 1, &json!({}));
+    scene.catch_up("n0", vec![]);
+    scene.change_node("n0", |node| node.uid = "another".to_owned());
+    assert_eq!(scene.ready("drop")[0], "False/Pending");
 }
 
 #[derive(Clone, Debug)]

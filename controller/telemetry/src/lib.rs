@@ -214,7 +214,7 @@ mod tests {
         let served = tokio::spawn(serve_on(listener, Five, Arc::new(Starting)));
         let metrics = ask(address, "/metrics").await;
         assert!(
-            metrics.contains(r#"headgate_fives{of=\"\\"us\\""} 5"#),
+            metrics.contains(r#"headgate_fives{of="\"us\""} 5"#),
             "{metrics}"
         );
         assert!(ask(address, "/healthz").await.starts_with("HTTP/1.1 200"));
