@@ -33,6 +33,32 @@ struct Verdict {
     message: String,
 }
 
+impl Verdict {
+    /// It will be Ready without anybody's doing.
+    fn waits(reason: &'static str, message: String) -> Self {
+        Self::of([false, true, false], reason, message)
+    }
+
+    /// Somebody has to mend something.
+    fn stalls(reason: &'static str, message: String) -> Self {
+        Self::of([false, false, true], reason, message)
+    }
+
+    fn stands(reason: &'static str, message: String) -> Self {
+        Self::of([true, false, false], reason, message)
+    }
+
+    fn of([ready, reconciling, stalled]: [bool; 3], reason: &'static str, message: String) -> Self {
+        Self {
+            ready,
+            reconciling,
+            stalled,
+            reason,
+            message: shortened(message),
+        }
+    }
+}
+
 /// The status to write. What did not change keeps its time.
 #[must_use]
 pub fn status(
@@ -94,30 +120,9 @@ fn condition(
 
 fn verdict(about: &About<'_>, standing: &Standing) -> Verdict {
     let counts = &standing.counts;
-    let waits = |reason, message| Verdict {
-        ready: false,
-        reconciling: true,
-        stalled: false,
-        reason,
-        message: shortened(message),
-    };
-    let stalls = |reason, message| Verdict {
-        ready: false,
-        reconciling: false,
-        stalled: true,
-        reason,
-        message: shortened(message),
-    };
-    let stands = |reason, message| Verdict {
-        ready: true,
-        reconciling: false,
-        stalled: false,
-        reason,
-        message: shortened(message),
-    };
     if about.is_deleting {
         let message = "it is being deleted, and in force until it is gone";
-        return waits("Deleting", message.to_owned());
+        return Verdict::waits("Deleting", message.to_owned());
     }
     if let Some(problem) = about.problems.first() {
         let more = match about.problems.len() {
@@ -125,12 +130,12 @@ fn verdict(about: &About<'_>, standing: &Standing) -> Verdict {
             number => format!(" (and {} more problems)", number - 1),
         };
         let message = format!("{problem}{more}; the last good generation stays in force");
-        return stalls("Invalid", message);
+        return Verdict::stalls("Invalid", message);
     }
     if counts.selected == 0 {
         return match about.is_group {
-            true => stands("NotUsed", "no policy of any node uses it".to_owned()),
-            false => stands(
+            true => Verdict::stands("NotUsed", "no policy of any node uses it".to_owned()),
+            false => Verdict::stands(
                 "NoNodesSelected",
                 "its nodeSelector selects no node".to_owned(),
             ),
@@ -141,7 +146,7 @@ fn verdict(about: &About<'_>, standing: &Standing) -> Verdict {
             "it selects {} nodes, and no agent is alive on any of them; `kubectl -n headgate-system get pods -o wide` shows the agents",
             counts.selected
         );
-        return waits("NoAgents", message);
+        return Verdict::waits("NoAgents", message);
     }
     if let Some(first) = standing.failing.first() {
         let reason = match first.reason.as_str() {
@@ -152,7 +157,7 @@ fn verdict(about: &About<'_>, standing: &Standing) -> Verdict {
             "not in effect on {} of {} nodes; {}: {}: {}",
             counts.failing, counts.selected, first.node, first.reason, first.message
         );
-        return stalls(reason, message);
+        return Verdict::stalls(reason, message);
     }
     if counts.pending > 0 {
         let because = standing.pending_because.as_ref();
@@ -164,7 +169,7 @@ fn verdict(about: &About<'_>, standing: &Standing) -> Verdict {
             counts.pending,
             because.unwrap_or_default()
         );
-        return waits("Pending", message);
+        return Verdict::waits("Pending", message);
     }
     let message = match counts.unreachable {
         0 => format!("live on all {} nodes that it selects", counts.live),
@@ -173,7 +178,7 @@ fn verdict(about: &About<'_>, standing: &Standing) -> Verdict {
             counts.live
         ),
     };
-    stands("Live", message)
+    Verdict::stands("Live", message)
 }
 
 fn shortened(mut message: String) -> String {
