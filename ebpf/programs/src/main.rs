@@ -21,7 +21,7 @@ use crate::{
 pub fn headgate(ctx: XdpContext) -> u32 {
     let node = Node::default();
     let verdict = judge(&XdpFrame::new(&ctx), &node);
-    tell(&ctx, &verdict, node.asked());
+    tell(&ctx, &verdict, &node);
     match verdict.cause {
         Cause::Rule(index) => count(RULE_COUNTERS.get_ptr_mut(index), verdict.length),
         Cause::Reason(reason) => count(

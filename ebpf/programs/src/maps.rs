@@ -78,15 +78,17 @@ pub fn count(counter: Option<*mut Count>, length: u32) {
 /// The maps, as what a verdict needs.
 #[derive(Default)]
 pub struct Node {
-    /// The tables that were asked.
-    asked: Cell<Option<MapTables>>,
+    /// Where the tables begin that were asked. Not a [`MapTables`], whose limit is undefined where
+    /// there are none: the compiler may then spill a register that holds nothing, and the verifier
+    /// refuses to read one.
+    asked: Cell<Option<NonNull<u8>>>,
 }
 
 impl Node {
     /// The tables that the verdict is from, if any were asked.
     #[inline(always)]
     pub fn asked(&self) -> Option<MapTables> {
-        self.asked.get()
+        self.asked.get().map(MapTables::new)
     }
 }
 
@@ -100,15 +102,9 @@ impl Environment for Node {
         // above, which are 0 as well until they are set at load time.
         let only = 0;
         let block = TABLES.get_value_ptr_mut(tables_index(slot, port()), &only)?;
-        let block = NonNull::new(block)?;
-        // SAFETY: as in `port`.
-        let limit = unsafe { core::ptr::read_volatile(&raw const LIMIT) };
-        let tables = MapTables {
-            start: block.cast(),
-            limit,
-        };
-        self.asked.set(Some(tables));
-        Some(tables)
+        let start = NonNull::new(block)?.cast();
+        self.asked.set(Some(start));
+        Some(MapTables::new(start))
     }
 
     #[inline(always)]
@@ -167,6 +163,13 @@ pub struct MapTables {
 }
 
 impl MapTables {
+    #[inline(always)]
+    fn new(start: NonNull<u8>) -> Self {
+        // SAFETY: as in `port`.
+        let limit = unsafe { core::ptr::read_volatile(&raw const LIMIT) };
+        Self { start, limit }
+    }
+
     /// The beginning of the digest, as the builder wrote it behind the tables.
     #[inline(always)]
     pub fn digest(&self) -> Option<[u8; 8]> {

@@ -14,7 +14,7 @@ use headgate_layout::{
 };
 use headgate_packet::judge::{Cause, Verdict};
 
-use crate::maps::{MapTables, port};
+use crate::maps::{Node, port};
 
 /// As `headgate_layout::maps::MONITORED` says: the only variable, and so the whole of `.bss`.
 #[unsafe(no_mangle)]
@@ -31,7 +31,7 @@ static EVENTS: RingBuf<Event, { RING_BYTES as usize }> = RingBuf::new();
 
 /// Tells `verdict` if somebody asks for such.
 #[inline(always)]
-pub fn tell(ctx: &XdpContext, verdict: &Verdict, tables: Option<MapTables>) {
+pub fn tell(ctx: &XdpContext, verdict: &Verdict, node: &Node) {
     // SAFETY: a live variable, of which each side reads and writes the whole word.
     let wanted = unsafe { (&raw const MONITORED).read_volatile() };
     if wanted == 0 {
@@ -44,12 +44,12 @@ pub fn tell(ctx: &XdpContext, verdict: &Verdict, tables: Option<MapTables>) {
         (_, Action::Drop) => DROPPED,
     };
     if wanted & kind != 0 {
-        sample(ctx, verdict, tables);
+        sample(ctx, verdict, node);
     }
 }
 
 #[inline(always)]
-fn sample(ctx: &XdpContext, verdict: &Verdict, tables: Option<MapTables>) {
+fn sample(ctx: &XdpContext, verdict: &Verdict, node: &Node) {
     let (Some(order), Some(budget)) = (MONITOR.get(0), MONITOR_BUDGETS.get_ptr_mut(0)) else {
         return;
     };
@@ -83,7 +83,8 @@ fn sample(ctx: &XdpContext, verdict: &Verdict, tables: Option<MapTables>) {
         return;
     };
     let event = entry.as_mut_ptr();
-    let digest = tables
+    let digest = node
+        .asked()
         .and_then(|tables| tables.digest())
         .unwrap_or_default();
     // No frame is empty. Written so that the verifier sees 1 to CAPTURED, a power of two.
