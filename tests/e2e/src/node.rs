@@ -316,6 +316,23 @@ impl Node {
             .join(format!("agent-{}.log", self.starts))
     }
 
+    /// What its agent has used of the CPUs so far.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid()));
+        let threads = threads.expect("its agent runs").flatten();
+        let used = threads.filter_map(|thread| {
+            // A thread may just have ended. The first figure is the time on a CPU, in nanoseconds:
+            // Documentation/scheduler/sched-stats.rst.
+            let statistics = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            statistics.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(used.sum())
+    }
+
     /// What the agent has said since its last start.
     #[must_use]
     pub fn log(&self) -> String {

@@ -399,15 +399,21 @@ fn at_rest() {
     let name = fleet.cluster.nodes[0].name.as_str();
     let lease = ["lease", name, "-n", AGENT_NAMESPACE];
     let before = version(&["nodedatapath", name]);
+    let seconds: u32 = if soak() { 600 } else { 120 };
     let mut renewals = BTreeSet::new();
-    for _ in 0..30 {
+    let used = fleet.nodes[0].cpu_time();
+    for _ in 0..seconds {
         renewals.insert(version(&lease));
         std::thread::sleep(Duration::from_secs(1));
     }
+    let used = (fleet.nodes[0].cpu_time() - used) / seconds;
+    println!("the agent at rest uses {used:?} of a CPU each second");
     assert_eq!(version(&["nodedatapath", name]), before);
+    // One per 10 s; asking takes some of each second.
+    let expected = seconds as usize / 10;
     assert!(
-        (3..=5).contains(&renewals.len()),
-        "{} Leases in 30 s",
+        (expected..=expected * 5 / 3).contains(&renewals.len()),
+        "{} Leases in {seconds} s",
         renewals.len()
     );
     fleet.delete("xdppolicy", "web");
@@ -455,7 +461,7 @@ impl Traffic {
 }
 
 fn kills_and_outage() {
-    let outage = Duration::from_secs(if soak() { 3_600 } else { 60 });
+    let outage = Duration::from_secs(if soak() { 3_600 } else { 300 });
     let mut fleet = Fleet::started(1);
     fleet.apply(&fleet.drop_udp("web", DENIED, &[]));
     fleet.wait_for_datapath(0, "shows the interface", |status| {

@@ -22,9 +22,13 @@ use libtest_mimic::{Arguments, Trial};
 /// The API server takes a core when it is asked; so does whoever asks.
 const THREADS: usize = 2;
 
+/// Some tests wait for minutes: a thread more, so that the others go on meanwhile.
+const WAITING: usize = 1;
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(THREADS);
+    let threads = arguments.test_threads.unwrap_or(THREADS);
+    arguments.test_threads = Some(if threads > 1 { threads + WAITING } else { 1 });
     let trials: Vec<Trial> = [
         from_nothing::trials(),
         definitions::trials(),
