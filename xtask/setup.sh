@@ -38,6 +38,7 @@ readonly PACKAGES=(
     "libllvm$LLVM_MAJOR|what bpf-linker generates eBPF code with"
     "ca-certificates|downloads of crates over TLS"
     "bpftool|looks at maps and programs from outside, in tests"
+    "ethtool|lets veth pairs take what XDP sends, in tests"
     "iproute2|network namespaces and veth pairs of demo and tests"
 )
 

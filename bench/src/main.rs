@@ -3,6 +3,7 @@
 //! Costs are nanoseconds over a bare `XDP_DROP`, fed in turn with the program under test in one test
 //! run; what is printed is the median of all pairs of neighbouring chunks and its 95% interval.
 
+mod balance;
 mod cluster;
 mod driver;
 mod edits;
@@ -39,6 +40,9 @@ fn main() -> anyhow::Result<()> {
     let mut table = Table::new();
     if wanted("policy") {
         policy::measure(&mut table)?;
+    }
+    if wanted("balance") {
+        balance::measure(&mut table)?;
     }
     if wanted("replacement") {
         replacement::measure(&mut table)?;

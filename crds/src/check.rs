@@ -7,9 +7,12 @@ use kube::{CustomResourceExt, core::cel::Validator};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    API_VERSION, CidrGroup, XdpPolicy, host_bits, metadata, path::Path, remedy, rules::Compiler,
-    structural::Node, validation,
+    API_VERSION, AddressPool, CidrGroup, LoadBalancerService, XdpPolicy, host_bits, metadata,
+    path::Path, remedy, rules::Compiler, structural::Node, validation,
 };
+
+/// The namespace of an object that gives none, as for kubectl.
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
 /// As many problems of one object as anybody reads.
 const MOST_PROBLEMS: usize = 50;
@@ -45,21 +48,47 @@ impl fmt::Display for Problem {
 /// The kinds of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
+    /// Addresses that services may serve.
+    AddressPool,
     /// A list of address ranges.
     CidrGroup,
+    /// Addresses and ports, and the backends that serve them.
+    LoadBalancerService,
     /// A packet filter.
     XdpPolicy,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::CidrGroup, Self::XdpPolicy];
+    pub const ALL: [Self; 4] = [
+        Self::AddressPool,
+        Self::CidrGroup,
+        Self::LoadBalancerService,
+        Self::XdpPolicy,
+    ];
 
     /// The kind as manifests spell it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::AddressPool => "AddressPool",
             Self::CidrGroup => "CidrGroup",
+            Self::LoadBalancerService => "LoadBalancerService",
             Self::XdpPolicy => "XdpPolicy",
+        }
+    }
+
+    /// Whether its objects belong to a namespace; else to the whole cluster.
+    pub fn is_namespaced(self) -> bool {
+        self == Self::LoadBalancerService
+    }
+
+    /// How an object of this kind is named among all of its kind: by its name, and before it the
+    /// namespace of a kind that has one.
+    pub fn full_name(self, namespace: Option<&str>, name: &str) -> String {
+        if self.is_namespaced() {
+            format!("{}/{name}", namespace.unwrap_or(DEFAULT_NAMESPACE))
+        } else {
+            name.to_owned()
         }
     }
 
@@ -78,8 +107,12 @@ impl fmt::Display for Kind {
 /// A resource that passed [`check`], with the schema's defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Resource {
+    /// Addresses that services may serve.
+    AddressPool(AddressPool),
     /// A list of address ranges.
     CidrGroup(CidrGroup),
+    /// Addresses and ports, and the backends that serve them.
+    LoadBalancerService(LoadBalancerService),
     /// A packet filter.
     XdpPolicy(XdpPolicy),
 }
@@ -107,7 +140,7 @@ pub fn check(value: &Value) -> Result<Checked, Vec<Problem>> {
     };
     let schema = identify(object).map_err(|problem| vec![problem])?;
     let mut warnings = Vec::new();
-    let mut problems = metadata::check(object, &mut warnings);
+    let mut problems = metadata::check(object, schema.kind, &mut warnings);
 
     let mut object = value.clone();
     schema.root.walk(&mut object, &Path::ROOT, &mut problems);
@@ -138,7 +171,7 @@ struct Schema {
 fn identify(object: &Map<String, Value>) -> Result<&'static Schema, Problem> {
     for (field, remedy) in [
         ("apiVersion", format!("add apiVersion: {API_VERSION}")),
-        ("kind", "add kind: XdpPolicy or kind: CidrGroup".into()),
+        ("kind", format!("add kind: {}", remedy::any_of(&kinds()))),
     ] {
         if !object.get(field).is_some_and(Value::is_string) {
             return Err(remedy::problem(field, "is required", remedy));
@@ -151,20 +184,27 @@ fn identify(object: &Map<String, Value>) -> Result<&'static Schema, Problem> {
     }
     let name = object["kind"].as_str().unwrap_or_default();
     let Some(kind) = Kind::from_name(name) else {
-        let choices = Kind::ALL.map(|kind| kind.as_str().to_string());
-        return Err(remedy::no_choice(&Path::ROOT.field("kind"), name, &choices));
+        return Err(remedy::no_choice(&Path::ROOT.field("kind"), name, &kinds()));
     };
     Ok(Schema::of(kind))
 }
 
+fn kinds() -> [String; 4] {
+    Kind::ALL.map(|kind| kind.as_str().to_owned())
+}
+
 impl Schema {
     fn of(kind: Kind) -> &'static Self {
-        static CIDR_GROUP: OnceLock<Schema> = OnceLock::new();
-        static XDP_POLICY: OnceLock<Schema> = OnceLock::new();
-        match kind {
-            Kind::CidrGroup => CIDR_GROUP.get_or_init(|| Self::compile(kind, CidrGroup::crd())),
-            Kind::XdpPolicy => XDP_POLICY.get_or_init(|| Self::compile(kind, XdpPolicy::crd())),
-        }
+        static SCHEMAS: [OnceLock<Schema>; 4] = [const { OnceLock::new() }; 4];
+        SCHEMAS[kind as usize].get_or_init(|| {
+            let crd = match kind {
+                Kind::AddressPool => AddressPool::crd(),
+                Kind::CidrGroup => CidrGroup::crd(),
+                Kind::LoadBalancerService => LoadBalancerService::crd(),
+                Kind::XdpPolicy => XdpPolicy::crd(),
+            };
+            Self::compile(kind, crd)
+        })
     }
 
     fn compile(kind: Kind, crd: impl serde::Serialize) -> Self {
@@ -188,7 +228,11 @@ impl Schema {
 
     fn parse(&self, object: Value) -> Result<Resource, Problem> {
         let parsed = match self.kind {
+            Kind::AddressPool => serde_json::from_value(object).map(Resource::AddressPool),
             Kind::CidrGroup => serde_json::from_value(object).map(Resource::CidrGroup),
+            Kind::LoadBalancerService => {
+                serde_json::from_value(object).map(Resource::LoadBalancerService)
+            }
             Kind::XdpPolicy => serde_json::from_value(object).map(Resource::XdpPolicy),
         };
         // The schema let it through, so only metadata can be amiss.
@@ -216,7 +260,9 @@ impl Resource {
     /// The resource's kind.
     pub fn kind(&self) -> Kind {
         match self {
+            Self::AddressPool(_) => Kind::AddressPool,
             Self::CidrGroup(_) => Kind::CidrGroup,
+            Self::LoadBalancerService(_) => Kind::LoadBalancerService,
             Self::XdpPolicy(_) => Kind::XdpPolicy,
         }
     }
@@ -224,7 +270,9 @@ impl Resource {
     /// The resource's name; [`check`] has seen that there is one.
     pub fn name(&self) -> &str {
         let metadata = match self {
+            Self::AddressPool(pool) => &pool.metadata,
             Self::CidrGroup(group) => &group.metadata,
+            Self::LoadBalancerService(service) => &service.metadata,
             Self::XdpPolicy(policy) => &policy.metadata,
         };
         metadata.name.as_deref().unwrap_or_default()

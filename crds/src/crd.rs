@@ -5,15 +5,16 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSON;
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use crate::{CidrGroup, NodeDatapath, XdpPolicy};
+use crate::{AddressPool, CidrGroup, LoadBalancerService, NodeDatapath, XdpPolicy};
 
 /// The definition of every resource, in a fixed order.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let (groups, policies) = (CidrGroup::crd(), XdpPolicy::crd());
     vec![
-        never_observed(groups),
+        never_observed(AddressPool::crd()),
+        never_observed(CidrGroup::crd()),
+        never_observed(LoadBalancerService::crd()),
         NodeDatapath::crd(),
-        never_observed(policies),
+        never_observed(XdpPolicy::crd()),
     ]
 }
 

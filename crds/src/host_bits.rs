@@ -7,6 +7,8 @@ use crate::{Resource, check::Problem, parse_cidr, path::Path, remedy};
 pub(crate) fn check(resource: &Resource, warnings: &mut Vec<Problem>) {
     let spec = Path::ROOT.field("spec");
     match resource {
+        Resource::AddressPool(pool) => list(&spec.field("cidrs"), &pool.spec.cidrs, warnings),
+        Resource::LoadBalancerService(_) => {}
         Resource::CidrGroup(group) => list(&spec.field("cidrs"), &group.spec.cidrs, warnings),
         Resource::XdpPolicy(policy) => {
             let rules = spec.field("rules");

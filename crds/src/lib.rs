@@ -5,6 +5,8 @@
 //! agent: it runs the CRD's own schema, defaults and CEL rules without an API
 //! server, then, with garde, what CEL cannot say. [`files`] renders the CRDs themselves.
 
+mod address;
+mod backends;
 mod check;
 mod cidr;
 mod crd;
@@ -22,9 +24,13 @@ mod validation;
 // KubeSchema copies each public struct into a function, where nothing reaches it.
 // Two print columns of one type are no duplicates.
 #[allow(unreachable_pub, clippy::duplicated_attributes)]
+mod address_pool;
+#[allow(unreachable_pub, clippy::duplicated_attributes)]
 mod cidr_group;
 #[allow(unreachable_pub)]
 mod endpoint;
+#[allow(unreachable_pub, clippy::duplicated_attributes)]
+mod load_balancer_service;
 mod node_datapath;
 #[allow(unreachable_pub)]
 mod protocol;
@@ -34,12 +40,17 @@ mod status;
 #[allow(unreachable_pub, clippy::duplicated_attributes)]
 mod xdp_policy;
 
+pub use address_pool::{AddressPool, AddressPoolSpec};
 pub use check::{Checked, Kind, Problem, Resource, check};
 pub use cidr::{CidrError, parse_cidr};
 pub use cidr_group::{CidrGroup, CidrGroupSpec};
 pub use crd::{all, files, to_yaml};
 pub use endpoint::{CidrGroupReference, Endpoint};
 pub use ipnet::IpNet;
+pub use load_balancer_service::{
+    Backends, Forwarding, LoadBalancerService, LoadBalancerServiceSpec, MAX_BACKENDS, ServicePort,
+    ServiceProtocol, StaticBackend,
+};
 pub use node_datapath::{
     InterfaceDatapath, NodeDatapath, NodeDatapathStatus, NodeFacts, ResourceException,
     TablesDatapath,

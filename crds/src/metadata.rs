@@ -7,7 +7,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use crate::{
-    check::Problem,
+    check::{Kind, Problem},
     path::Path,
     remedy,
     structural::{LABEL_KEY, LABEL_VALUE, OBJECT_NAME},
@@ -35,7 +35,11 @@ const LONGEST_NAME: usize = 253;
 const LONGEST_KEY: usize = 317;
 const LONGEST_VALUE: usize = 63;
 
-pub(crate) fn check(object: &Map<String, Value>, warnings: &mut Vec<Problem>) -> Vec<Problem> {
+pub(crate) fn check(
+    object: &Map<String, Value>,
+    kind: Kind,
+    warnings: &mut Vec<Problem>,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     let Some(Value::Object(metadata)) = object.get("metadata") else {
         // A metadata of another type is the schema's to refuse.
@@ -53,7 +57,12 @@ pub(crate) fn check(object: &Map<String, Value>, warnings: &mut Vec<Problem>) ->
     labels(&path.field("labels"), metadata.get("labels"), &mut problems);
     let annotations = metadata.get("annotations");
     strings(&path.field("annotations"), annotations, &mut problems);
-    if metadata.get("namespace").is_some_and(|n| !n.is_null()) {
+    let namespace = metadata.get("namespace").filter(|n| !n.is_null());
+    if kind.is_namespaced() {
+        if let Some(namespace) = namespace {
+            name(&path.field("namespace"), Some(namespace), &mut problems);
+        }
+    } else if namespace.is_some() {
         warnings.push(remedy::problem(
             "metadata.namespace",
             "has no effect, the resource belongs to the whole cluster",

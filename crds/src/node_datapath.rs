@@ -94,9 +94,9 @@ pub struct InterfaceDatapath {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = crd_object)]
 pub struct ResourceException {
-    /// XdpPolicy or CidrGroup.
+    /// XdpPolicy, CidrGroup, LoadBalancerService or AddressPool.
     pub kind: String,
-    /// Its name.
+    /// Its name, and before it the namespace of a kind that has one: NAMESPACE/NAME.
     pub name: String,
     /// Stalled: the present generation is not in effect. Pending: it waits for something.
     pub severity: String,
@@ -117,6 +117,9 @@ pub struct TablesDatapath {
     pub interfaces: Vec<String>,
     /// Policies, in the order in which they are tried.
     pub policies: Vec<String>,
+    /// Services, with their namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
     /// Number of rules.
     pub rules: u32,
     /// Bytes in use.

@@ -6,6 +6,7 @@ use serde_json::{Number, Value};
 
 use crate::{
     CidrError,
+    address::ADDRESS_REMEDY,
     check::Problem,
     cidr::CIDR_REMEDY,
     path::Path,
@@ -188,6 +189,14 @@ pub(crate) fn no_cidr(path: &Path<'_>, text: &str, error: &CidrError) -> Problem
         path,
         format!("\"{}\" is no CIDR: {error}", shown(text)),
         CIDR_REMEDY,
+    )
+}
+
+pub(crate) fn no_address(path: &Path<'_>, text: &str) -> Problem {
+    problem(
+        path,
+        format!("\"{}\" is no address", shown(text)),
+        ADDRESS_REMEDY,
     )
 }
 

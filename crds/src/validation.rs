@@ -54,7 +54,9 @@ impl Validate for Resource {
     fn validate_into(&self, ctx: &(), _: &mut dyn FnMut() -> Path, report: &mut Report) {
         let spec = &mut || Path::new("spec");
         match self {
+            Self::AddressPool(pool) => pool.spec.validate_into(ctx, spec, report),
             Self::CidrGroup(group) => group.spec.validate_into(ctx, spec, report),
+            Self::LoadBalancerService(service) => service.spec.validate_into(ctx, spec, report),
             Self::XdpPolicy(policy) => policy.spec.validate_into(ctx, spec, report),
         }
     }

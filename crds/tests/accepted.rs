@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 fn as_policy(object: &Value) -> XdpPolicy {
     match good(object).resource {
         Resource::XdpPolicy(policy) => policy,
-        Resource::CidrGroup(group) => panic!("{group:?} is no policy"),
+        other => panic!("{other:?} is no policy"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Writes the next source address into the packet and tail-calls, in chunks of 16,384 packets, now
+//! Writes the next source address and a lifetime into the packet and tail-calls, in chunks of 16,384 packets, now
 //! the floor and now the program under test: neighbouring chunks differ in that alone, so that the
 //! machine's drift falls out. A time stamp is taken once a chunk.
 #![no_std]
@@ -44,12 +44,12 @@ static PROGRAMS: ProgramArray<2> = ProgramArray::new();
 
 #[xdp(frags)]
 pub fn drive_v4(ctx: XdpContext) -> u32 {
-    drive::<4>(&ctx, 14 + 12)
+    drive::<4>(&ctx, 14 + 12, 14 + 8)
 }
 
 #[xdp(frags)]
 pub fn drive_v6(ctx: XdpContext) -> u32 {
-    drive::<16>(&ctx, 14 + 8)
+    drive::<16>(&ctx, 14 + 8, 14 + 7)
 }
 
 /// The floor.
@@ -59,7 +59,7 @@ pub fn drop_all(_: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn drive<const BYTES: usize>(ctx: &XdpContext, at: usize) -> u32 {
+fn drive<const BYTES: usize>(ctx: &XdpContext, at: usize, lifetime: usize) -> u32 {
     let Some(control) = CONTROL.get_ptr_mut(0) else {
         return xdp_action::XDP_ABORTED;
     };
@@ -76,12 +76,15 @@ fn drive<const BYTES: usize>(ctx: &XdpContext, at: usize) -> u32 {
     let Some(source) = SOURCES.get_ptr(key) else {
         return xdp_action::XDP_ABORTED;
     };
-    let start = ctx.data() + at;
+    let data = ctx.data();
+    let start = data + at;
     if start + BYTES > ctx.data_end() {
         return xdp_action::XDP_ABORTED;
     }
     // SAFETY: the bytes lie before data_end, as just compared, and in the map's value.
     unsafe { *(start as *mut [u8; BYTES]) = *source.cast::<[u8; BYTES]>() };
+    // SAFETY: these bytes lie before the ones above. A load balancer counts the lifetime down.
+    unsafe { *((data + lifetime) as *mut u8) = 64 };
     // SAFETY: the context is the one that the kernel gave to this run.
     unsafe { PROGRAMS.tail_call(ctx, chunk as u32 & 1) };
     xdp_action::XDP_ABORTED

@@ -250,6 +250,7 @@ impl<K: Kernel> Node<K> {
             api_servers: inputs.api_servers.clone(),
             ports: ports.unwrap_or_default(),
             policies: compilation.policies.clone(),
+            services: compilation.services.clone(),
             tables: compilation.tables.clone(),
             findings,
             failures,
@@ -350,9 +351,8 @@ spec: {interfaces: [eth0], defaultAction: Drop}
         };
         NodeFacts {
             name: "node".to_owned(),
-            labels: BTreeMap::new(),
             interfaces: vec![eth0],
-            failsafe: BTreeSet::new(),
+            ..NodeFacts::default()
         }
     }
 

@@ -1,9 +1,10 @@
 //! The last compilation, for turns in which nothing changed: at rest the agent costs next to nothing.
 
 use headgate_compile::{
-    Compilation, compile,
+    Compilation, compile_with,
     memory::{Memory, Seconds},
     node::NodeFacts,
+    services::Rings,
     snapshot::Snapshot,
 };
 
@@ -20,7 +21,10 @@ struct Made {
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Kept(Option<Made>);
+pub(crate) struct Kept {
+    made: Option<Made>,
+    rings: Rings,
+}
 
 impl Kept {
     /// What these come to; compiled anew only where one of them differs from the last time.
@@ -31,7 +35,7 @@ impl Kept {
         memory: &Memory,
         now: Seconds,
     ) -> Compilation {
-        if let Some(made) = &self.0
+        if let Some(made) = &self.made
             && now.0.saturating_sub(made.now.0) < LONGEST
             && made.facts == *facts
             && made.compilation.memory == *memory
@@ -39,8 +43,9 @@ impl Kept {
         {
             return made.compilation.clone();
         }
-        let compilation = compile(snapshot, facts, memory, now);
-        self.0 = Some(Made {
+        let compilation = compile_with(&mut self.rings, snapshot, facts, memory, now);
+        self.rings.forget_unused();
+        self.made = Some(Made {
             snapshot: snapshot.clone(),
             facts: facts.clone(),
             now,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use headgate_compile::{
-    compilation::{PolicySummary, TablesSummary},
+    compilation::{PolicySummary, ServiceSummary, TablesSummary},
     finding::Finding,
 };
 use headgate_datapath::state::{AttachedMode, Digest, PortIndex};
@@ -67,6 +67,9 @@ pub struct Report {
     pub ports: BTreeMap<PortIndex, PortReport>,
     /// Policies.
     pub policies: Vec<PolicySummary>,
+    /// Services.
+    #[serde(default)]
+    pub services: Vec<ServiceSummary>,
     /// Tables.
     pub tables: Vec<TablesSummary>,
     /// What there is to say about resources.

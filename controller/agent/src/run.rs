@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -12,6 +12,7 @@ use headgate_compile::{
     inputs,
     memory::{Memory, Seconds},
     node::NodeFacts,
+    services::backends,
     snapshot::Content,
 };
 use headgate_datapath::{
@@ -226,7 +227,7 @@ impl Agent {
         let mut audit = tokio::time::interval(AUDIT);
         audit.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.turn();
+            self.turn(&mut changes);
             tokio::select! {
                 () = self.source.changed() => {}
                 changed = changes.next() => changed?,
@@ -239,11 +240,16 @@ impl Agent {
         Ok(())
     }
 
-    fn turn(&mut self) {
+    fn turn(&mut self, changes: &mut interfaces::Changes) {
         let reading = self.source.read();
         self.known.update(&self.source);
-        let facts = match self.facts() {
-            Ok(Some(facts)) => facts,
+        let resources = Resources::new(&reading, self.node.memory());
+        let backends = backends(&resources.snapshot, self.node.memory());
+        let facts = match self.facts(&backends) {
+            Ok(Some((facts, neighbours))) => {
+                changes.follow_neighbours(neighbours);
+                facts
+            }
             Ok(None) => {
                 self.said.wait(&reading);
                 return;
@@ -253,7 +259,6 @@ impl Agent {
                 return;
             }
         };
-        let resources = Resources::new(&reading, self.node.memory());
         let (report, new) = self.node.turn(&Inputs {
             resources: &resources,
             facts: &facts,
@@ -264,7 +269,7 @@ impl Agent {
         let mut in_effect = self.node.memory().last_good.values();
         let uses_groups = in_effect.any(|good| match &good.content {
             Content::Policy(spec) => inputs::uses_groups(spec, &facts.labels),
-            Content::Group(_) => false,
+            _ => false,
         });
         self.source.set_groups_in_effect(uses_groups);
         self.pulse.beat(&report);
@@ -276,14 +281,21 @@ impl Agent {
         }
     }
 
-    /// `None` while it is not known which policies select this node.
-    fn facts(&self) -> Result<Option<NodeFacts>, KernelError> {
+    /// The node, and the neighbours on the ways to `backends`; `None` while it is not known what selects
+    /// this node.
+    fn facts(
+        &self,
+        backends: &BTreeSet<IpAddr>,
+    ) -> Result<Option<(NodeFacts, BTreeSet<IpAddr>)>, KernelError> {
         let Some(labels) = &self.known.labels else {
             return Ok(None);
         };
         let mut failsafe = self.config.failsafe.clone();
         failsafe.extend(facts::api_servers_as_peers(&self.known.api_servers)?);
-        facts::read(&self.config.node_name, labels, &failsafe).map(Some)
+        let mut facts = facts::read(&self.config.node_name, labels, &failsafe)?;
+        let ways = facts::ways(backends)?;
+        facts.next_hops = ways.next_hops;
+        Ok(Some((facts, ways.neighbours)))
     }
 }
 

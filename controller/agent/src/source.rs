@@ -57,7 +57,7 @@ impl Source {
             KubernetesSource::new(connection.client, node, Content::from, |content, labels| {
                 match content {
                     Content::Policy(spec) => inputs::uses_groups(spec, labels),
-                    Content::Group(_) => false,
+                    _ => false,
                 }
             });
         Ok(Self::Kubernetes(Box::new(Api {

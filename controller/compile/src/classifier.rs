@@ -24,7 +24,7 @@ use headgate_layout::{
 
 use crate::{addresses::AddressSet, trie::TrieError};
 
-use block::BlockWriter;
+pub use block::BlockWriter;
 use classes::BitSet;
 use cross::Budget;
 pub use term::{L4Protocol, Term};
@@ -101,6 +101,9 @@ pub enum TooLarge {
     /// An address table.
     #[error(transparent)]
     Trie(#[from] TrieError),
+    /// Two services that no hash tells apart; among a million of them this is 1 in 37 million.
+    #[error("two addresses and ports of services have one hash; change one of the ports")]
+    Collision,
     /// The whole block.
     #[error("the tables take {bytes} bytes, {limit} is the most that a program can read")]
     Block {
@@ -117,6 +120,15 @@ pub enum TooLarge {
 /// See [`TooLarge`].
 pub fn build(list: &RuleList) -> Result<(Block, Sizes), TooLarge> {
     let mut writer = BlockWriter::new();
+    let sizes = write(list, &mut writer)?;
+    Ok((writer.finish()?, sizes))
+}
+
+/// Compiles `list` into the classifier's part of a block.
+///
+/// # Errors
+/// See [`TooLarge`].
+pub fn write(list: &RuleList, writer: &mut BlockWriter) -> Result<Sizes, TooLarge> {
     let mut budget = Budget::new(CROSS_BUDGET);
 
     let sources = addresses::classify(&list.rules, |rule| rule.source.as_ref(), "sources")?;
@@ -148,13 +160,12 @@ pub fn build(list: &RuleList) -> Result<(Block, Sizes), TooLarge> {
         .collect();
     writer.decisions(&decisions);
 
-    let sizes = Sizes {
+    Ok(Sizes {
         sources: sources.rules.sets.len(),
         destinations: destinations.rules.sets.len(),
         transports: transport.rules.classes.sets.len(),
         crossings: budget.used(),
-    };
-    Ok((writer.finish()?, sizes))
+    })
 }
 
 /// Rules that ask for nothing but addresses: where these match, none behind is ever tried.

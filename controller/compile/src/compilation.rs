@@ -3,9 +3,13 @@
 mod attempt;
 mod fallback;
 mod fit;
+mod serve;
 mod summary;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use headgate_datapath::state::DatapathState;
 
@@ -15,11 +19,12 @@ use crate::{
     memory::{LastGood, Memory, Seconds},
     node::NodeFacts,
     select::Remark,
+    services::Rings,
     snapshot::{Content, Snapshot, Uid},
 };
 
 use attempt::Attempt;
-pub use summary::{PolicySummary, RuleSummary, TablesSummary};
+pub use summary::{FrontendSummary, PolicySummary, RuleSummary, ServiceSummary, TablesSummary};
 
 /// What came out.
 #[derive(Clone, Debug)]
@@ -32,6 +37,8 @@ pub struct Compilation {
     pub findings: Vec<Finding>,
     /// All policies.
     pub policies: Vec<PolicySummary>,
+    /// All services.
+    pub services: Vec<ServiceSummary>,
     /// All tables.
     pub tables: Vec<TablesSummary>,
 }
@@ -39,6 +46,18 @@ pub struct Compilation {
 /// Compiles `snapshot` for the node.
 #[must_use]
 pub fn compile(
+    snapshot: &Snapshot,
+    node: &NodeFacts,
+    memory: &Memory,
+    now: Seconds,
+) -> Compilation {
+    compile_with(&mut Rings::default(), snapshot, node, memory, now)
+}
+
+/// The same, with what is known of rings, and sooner: see [`Rings`].
+#[must_use]
+pub fn compile_with(
+    rings: &mut Rings,
     snapshot: &Snapshot,
     node: &NodeFacts,
     memory: &Memory,
@@ -54,6 +73,7 @@ pub fn compile(
         memory,
         now,
         candidates: &candidates,
+        rings: RefCell::new(rings),
     };
     let changed = compiler.changed();
     let outcome = compiler.attempt(&changed.iter().collect());
@@ -100,6 +120,7 @@ fn hold(adopted: Adopted, candidates: &BTreeMap<Uid, Candidate>, memory: &Memory
         memory: memory.clone(),
         findings,
         policies: Vec::new(),
+        services: Vec::new(),
         tables: Vec::new(),
     }
 }
@@ -109,19 +130,21 @@ struct Compiler<'a> {
     memory: &'a Memory,
     now: Seconds,
     candidates: &'a BTreeMap<Uid, Candidate>,
+    rings: RefCell<&'a mut Rings>,
 }
 
 impl Compiler<'_> {
-    /// Resources whose present content is not the one in effect: groups first, then policies in
-    /// their order.
+    /// Resources whose present content is not the one in effect: what others refer to first, then
+    /// policies in their order, then services.
     fn changed(&self) -> Vec<Uid> {
         let changed = self.candidates.iter().filter(|(_, c)| c.is_changed());
         let mut keyed: Vec<_> = changed
             .filter_map(|(uid, candidate)| {
                 let version = candidate.present.as_ref()?;
                 let rank = match &version.content {
-                    Content::Group(_) => (0, 0),
+                    Content::Group(_) | Content::Pool(_) => (0, 0),
                     Content::Policy(spec) => (1, spec.priority),
+                    Content::Service(_) => (2, 0),
                 };
                 Some((rank, version.name.name.clone(), uid.clone()))
             })
@@ -137,6 +160,7 @@ impl Compiler<'_> {
                 memory: self.memory.clone(),
                 findings: adopted.findings,
                 policies: Vec::new(),
+                services: Vec::new(),
                 tables: Vec::new(),
             };
         };
@@ -169,11 +193,15 @@ impl Compiler<'_> {
         let mut policies = attempt.policies;
         policies.extend(self.not_in_effect(&policies, &attempt.versions));
         policies.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
+        let mut services = attempt.services;
+        services.extend(self.services_not_in_effect(&services));
+        services.sort_by(|a, b| a.name.cmp(&b.name));
         Compilation {
             state: Some(attempt.state),
             memory,
             findings,
             policies,
+            services,
             tables: attempt.tables,
         }
     }
@@ -194,7 +222,7 @@ impl Compiler<'_> {
             .values()
             .filter_map(|version| match &version.content {
                 Content::Policy(spec) => Some(spec),
-                Content::Group(_) => None,
+                _ => None,
             });
         let named: BTreeSet<&String> = policies
             .flat_map(|spec| fallback::group_names(spec))

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headgate_crds::PolicyRule;
 use headgate_layout::maps::MAX_COUNTERS;
 
 use crate::{
@@ -48,11 +47,16 @@ impl Counters {
         }
     }
 
-    /// The counters of a policy's rules; or `None`, and none is taken, where too few are left.
-    pub fn of_rules(&mut self, policy: &Uid, rules: &[PolicyRule]) -> Option<Vec<u32>> {
-        let owners = rules.iter().map(|rule| CounterOwner {
-            policy: policy.clone(),
-            rule: rule.name.clone(),
+    /// The counters of a policy's rules or a service's ports, by their names; or `None`, and none is
+    /// taken, where too few are left.
+    pub fn of<'a>(
+        &mut self,
+        resource: &Uid,
+        names: impl Iterator<Item = &'a String> + Clone,
+    ) -> Option<Vec<u32>> {
+        let owners = names.map(|name| CounterOwner {
+            policy: resource.clone(),
+            rule: name.clone(),
         });
         let new = owners
             .clone()

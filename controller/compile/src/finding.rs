@@ -36,6 +36,12 @@ pub enum FindingReason {
     AttachModeRefused,
     /// Policies of one interface ask for different modes.
     AttachModeConflict,
+    /// An address lies in no pool that admits the service's namespace.
+    NotAdmitted,
+    /// Something else has the address.
+    AddressTaken,
+    /// The link-layer address of the way to a backend is not known.
+    NextHopUnknown,
     /// A rule can match nothing.
     MatchesNothing,
     /// Accepted, but hardly meant.

@@ -6,10 +6,15 @@ use std::{
     fmt::Write as _,
 };
 
-use headgate_crds::{CidrGroupReference, Kind, LabelSelector, XdpPolicySpec};
+use headgate_crds::{
+    CidrGroupReference, Kind, LabelSelector, LoadBalancerServiceSpec, XdpPolicySpec,
+};
 use headgate_datapath::state::Digest;
 
-use crate::snapshot::{Content, Snapshot, Submitted, Uid};
+use crate::{
+    services,
+    snapshot::{Content, Snapshot, Submitted, Uid},
+};
 
 /// Labels of a node.
 pub type Labels = BTreeMap<String, String>;
@@ -101,7 +106,7 @@ enum Concerns {
     Every,
     /// Those that this selector of the catalog selects.
     Selected(usize),
-    /// Those of the policies that use it.
+    /// Those of the resources that use it.
     OfUsers(BTreeSet<Uid>),
 }
 
@@ -114,31 +119,31 @@ impl Catalog {
     /// The catalog of these resources.
     #[must_use]
     pub fn of<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Self {
-        let (policies, groups): (Vec<_>, Vec<_>) =
-            entries.partition(|entry| entry.kind == Kind::XdpPolicy);
+        let (referred, selecting): (Vec<_>, Vec<_>) =
+            entries.partition(|entry| matches!(entry.kind, Kind::CidrGroup | Kind::AddressPool));
         let mut catalog = Self::default();
         let mut users: BTreeMap<&str, BTreeSet<Uid>> = BTreeMap::new();
-        for policy in &policies {
-            let Some(Content::Policy(spec)) = policy.content else {
-                catalog.list(policy, Concerns::Every, &BTreeSet::new());
-                continue;
+        for entry in &selecting {
+            let (selector, used) = match entry.content {
+                Some(Content::Policy(spec)) => (&spec.node_selector, groups_of(spec, &referred)),
+                Some(Content::Service(service)) => {
+                    let pools = pools_of(entry.name, &service.spec, &referred);
+                    (&service.spec.node_selector, pools)
+                }
+                _ => (&None, BTreeSet::new()),
             };
-            let used = resolved(spec, &groups);
-            for group in &used {
-                users
-                    .entry(group)
-                    .or_default()
-                    .insert(policy.uid.to_owned());
+            for uid in &used {
+                users.entry(uid).or_default().insert(entry.uid.to_owned());
             }
-            let concerns = match &spec.node_selector {
+            let concerns = match selector {
                 Some(selector) => Concerns::Selected(catalog.number_of(selector)),
                 None => Concerns::Every,
             };
-            catalog.list(policy, concerns, &used);
+            catalog.list(entry, concerns, &used);
         }
-        for group in &groups {
-            let users = users.remove(group.uid).unwrap_or_default();
-            catalog.list(group, Concerns::OfUsers(users), &BTreeSet::new());
+        for entry in &referred {
+            let users = users.remove(entry.uid).unwrap_or_default();
+            catalog.list(entry, Concerns::OfUsers(users), &BTreeSet::new());
         }
         catalog
     }
@@ -204,10 +209,33 @@ fn references(policy: &XdpPolicySpec) -> impl Iterator<Item = &CidrGroupReferenc
     sides.flatten().filter_map(|side| side.cidr_groups.as_ref())
 }
 
-fn resolved<'a>(policy: &XdpPolicySpec, groups: &[Entry<'a>]) -> BTreeSet<&'a str> {
+/// The pools that admit an address of the service `name`.
+fn pools_of<'a>(
+    name: &str,
+    service: &LoadBalancerServiceSpec,
+    referred: &[Entry<'a>],
+) -> BTreeSet<&'a str> {
+    let admits = |pool: &&Entry<'_>| match pool.content {
+        Some(Content::Pool(spec)) => {
+            let mut addresses = service.parsed_addresses();
+            addresses.any(|address| services::admits(spec, name, address))
+        }
+        _ => false,
+    };
+    referred
+        .iter()
+        .filter(admits)
+        .map(|pool| pool.uid)
+        .collect()
+}
+
+fn groups_of<'a>(policy: &XdpPolicySpec, referred: &[Entry<'a>]) -> BTreeSet<&'a str> {
     let mut uids = BTreeSet::new();
     for reference in references(policy) {
         let is_meant = |group: &&Entry<'_>| {
+            if group.kind != Kind::CidrGroup {
+                return false;
+            }
             let selects = |labels| {
                 let selector = reference.selector.as_ref();
                 selector.is_some_and(|selector| selector.matches(labels))
@@ -218,7 +246,7 @@ fn resolved<'a>(policy: &XdpPolicySpec, groups: &[Entry<'a>]) -> BTreeSet<&'a st
             };
             reference.names.iter().any(|name| name == group.name) || labels.is_some_and(selects)
         };
-        uids.extend(groups.iter().filter(is_meant).map(|group| group.uid));
+        uids.extend(referred.iter().filter(is_meant).map(|group| group.uid));
     }
     uids
 }

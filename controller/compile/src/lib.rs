@@ -19,7 +19,8 @@ pub mod node;
 mod ports;
 mod resolve;
 mod select;
+pub mod services;
 pub mod snapshot;
 pub mod trie;
 
-pub use compilation::{Compilation, TablesSummary, compile};
+pub use compilation::{Compilation, TablesSummary, compile, compile_with};

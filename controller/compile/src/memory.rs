@@ -34,12 +34,13 @@ pub struct LastGood {
     pub content: Content,
 }
 
-/// Who a counter belongs to: it stays the same over revisions and restarts.
+/// Who a counter belongs to, a rule of a policy or a port of a service: it stays the same over
+/// revisions and restarts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CounterOwner {
-    /// The policy's uid.
+    /// The policy's or service's uid.
     pub policy: Uid,
-    /// The rule's name.
+    /// The rule's or port's name.
     pub rule: String,
 }
 

@@ -1,6 +1,9 @@
 //! What the agent reads of its node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use headgate_datapath::state::{FailsafePeer, Ifindex};
 
@@ -38,6 +41,21 @@ pub struct Interface {
     pub has_default_route: bool,
 }
 
+/// The way from this node to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The interface that it leaves by.
+    pub ifindex: Ifindex,
+    /// Bytes of an IP packet that this interface takes.
+    pub mtu: u32,
+    /// Whether `XDP_TX` on that interface reaches its far end: not in a veth pair.
+    pub reflects: bool,
+    /// MAC address of the address itself, or of the gateway to it.
+    pub destination: [u8; 6],
+    /// MAC address of the interface.
+    pub source: [u8; 6],
+}
+
 /// What the agent reads of its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -49,4 +67,8 @@ pub struct NodeFacts {
     pub interfaces: Vec<Interface>,
     /// Peers that are never dropped.
     pub failsafe: BTreeSet<FailsafePeer>,
+    /// Addresses of its interfaces.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Ways to backends, as far as they are known.
+    pub next_hops: BTreeMap<IpAddr, NextHop>,
 }

@@ -1,6 +1,6 @@
-//! Which policies concern this node, on which of its interfaces, and how they attach.
+//! Which resources concern this node, on which of its interfaces, and how programs attach.
 
-use headgate_crds::{AttachMode, DEFAULT_ROUTE, XdpPolicySpec};
+use headgate_crds::{AttachMode, DEFAULT_ROUTE, LabelSelector};
 use headgate_datapath::state::WantedMode;
 use wildmatch::WildMatch;
 
@@ -17,26 +17,25 @@ pub struct Remark {
     pub message: String,
 }
 
-/// Interfaces that a policy selects on this node.
+/// Interfaces that a resource selects on this node.
 pub struct Selection<'a> {
     pub interfaces: Vec<&'a Interface>,
     pub remarks: Vec<Remark>,
 }
 
-/// Whether `policy` concerns the node at all.
-pub fn concerns(policy: &XdpPolicySpec, node: &NodeFacts) -> bool {
-    let selector = policy.node_selector.as_ref();
+/// Whether a resource with this nodeSelector concerns the node at all.
+pub fn concerns(selector: Option<&LabelSelector>, node: &NodeFacts) -> bool {
     selector.is_none_or(|selector| selector.matches(&node.labels))
 }
 
-/// The interfaces of `node` that `policy` selects.
-pub fn interfaces<'a>(policy: &XdpPolicySpec, node: &'a NodeFacts) -> Selection<'a> {
+/// The interfaces of `node` that a resource names by these patterns, to be attached in this mode.
+pub fn interfaces<'a>(patterns: &[String], mode: AttachMode, node: &'a NodeFacts) -> Selection<'a> {
     let mut selection = Selection {
         interfaces: Vec::new(),
         remarks: Vec::new(),
     };
-    for (index, pattern) in policy.interfaces.iter().enumerate() {
-        selection.add(pattern, format!("spec.interfaces[{index}]"), policy, node);
+    for (index, pattern) in patterns.iter().enumerate() {
+        selection.add(pattern, format!("spec.interfaces[{index}]"), mode, node);
     }
     selection
         .interfaces
@@ -48,7 +47,7 @@ pub fn interfaces<'a>(policy: &XdpPolicySpec, node: &'a NodeFacts) -> Selection<
 }
 
 impl<'a> Selection<'a> {
-    fn add(&mut self, pattern: &str, path: String, policy: &XdpPolicySpec, node: &'a NodeFacts) {
+    fn add(&mut self, pattern: &str, path: String, mode: AttachMode, node: &'a NodeFacts) {
         let matched = matching(pattern, node);
         if matched.is_empty() {
             let what = match pattern {
@@ -65,7 +64,7 @@ impl<'a> Selection<'a> {
         }
         for interface in matched {
             for place in places(interface, node) {
-                self.take(place, &path, policy, node);
+                self.take(place, &path, mode, node);
             }
             if interface.kind == InterfaceKind::Bridge && places(interface, node).is_empty() {
                 self.remark(Severity::Pending, FindingReason::InterfaceNotFound, path.clone(), format!(
@@ -76,14 +75,8 @@ impl<'a> Selection<'a> {
         }
     }
 
-    fn take(
-        &mut self,
-        interface: &'a Interface,
-        path: &str,
-        policy: &XdpPolicySpec,
-        node: &NodeFacts,
-    ) {
-        if interface.kind == InterfaceKind::Vlan && policy.attach_mode == AttachMode::Native {
+    fn take(&mut self, interface: &'a Interface, path: &str, mode: AttachMode, node: &NodeFacts) {
+        if interface.kind == InterfaceKind::Vlan && mode == AttachMode::Native {
             let lower = interface.lower.and_then(|lower| by_ifindex(node, lower));
             let lower = lower.map_or("the device below it", |lower| &lower.name);
             let message = format!(

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use headgate_crds::{Kind, Problem, Resource, XdpPolicySpec, parse_cidr};
+use headgate_crds::{
+    AddressPoolSpec, Kind, LoadBalancerServiceSpec, Problem, Resource, XdpPolicySpec, parse_cidr,
+};
 use headgate_datapath::state::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +16,9 @@ pub type Uid = String;
 /// A resource by kind and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ResourceName {
-    /// `XdpPolicy` or `CidrGroup`.
+    /// `XdpPolicy`, `CidrGroup` and so on.
     pub kind: String,
-    /// Its name.
+    /// Its name, of a kind that has namespaces as `NAMESPACE/NAME`.
     pub name: String,
 }
 
@@ -27,6 +29,15 @@ impl ResourceName {
         Self {
             kind: kind.as_str().to_owned(),
             name: name.into(),
+        }
+    }
+
+    /// The namespace of a kind that has one, and the object's name in it.
+    #[must_use]
+    pub fn namespace_and_name(&self) -> (Option<&str>, &str) {
+        match self.name.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, &self.name),
         }
     }
 }
@@ -53,12 +64,33 @@ pub enum Content {
     Policy(Arc<XdpPolicySpec>),
     /// A `CidrGroup`, in packed form: no text is kept.
     Group(Arc<Group>),
+    /// A `LoadBalancerService`.
+    Service(Arc<BalancedService>),
+    /// An `AddressPool`, as written.
+    Pool(Arc<AddressPoolSpec>),
+}
+
+/// A service, as written, and its age.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BalancedService {
+    /// What it says.
+    pub spec: LoadBalancerServiceSpec,
+    /// When the API took it in, in seconds since 1970: of two that want one address, the older has it.
+    pub created: Option<i64>,
 }
 
 impl From<Resource> for Content {
     fn from(resource: Resource) -> Self {
         match resource {
             Resource::XdpPolicy(policy) => Self::Policy(Arc::new(policy.spec)),
+            Resource::AddressPool(pool) => Self::Pool(Arc::new(pool.spec)),
+            Resource::LoadBalancerService(service) => {
+                let created = service.metadata.creation_timestamp;
+                Self::Service(Arc::new(BalancedService {
+                    spec: service.spec,
+                    created: created.map(|time| time.0.as_second()),
+                }))
+            }
             Resource::CidrGroup(group) => {
                 // The check that made a Resource has parsed every one of them.
                 let networks = group

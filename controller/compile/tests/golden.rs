@@ -5,10 +5,10 @@
 mod model;
 mod scene;
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{collections::BTreeMap, fmt::Write as _, fs, net::IpAddr, path::Path};
 
 use headgate_compile::{
-    node::{Interface, InterfaceKind, NodeFacts},
+    node::{Interface, InterfaceKind, NextHop, NodeFacts},
     snapshot::Snapshot,
 };
 use headgate_crds::parse_cidr;
@@ -26,13 +26,18 @@ struct Node {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Facts {
     #[serde(default)]
-    labels: std::collections::BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
     interfaces: Vec<Card>,
     #[serde(default)]
     failsafe: Vec<String>,
+    #[serde(default)]
+    addresses: Vec<IpAddr>,
+    /// Last byte of the next hop's MAC address, by backend.
+    #[serde(default)]
+    next_hops: BTreeMap<IpAddr, u8>,
 }
 
 #[derive(Deserialize)]
@@ -83,8 +88,21 @@ impl Facts {
             labels: self.labels,
             interfaces: interfaces.collect(),
             failsafe: failsafe.collect(),
+            addresses: self.addresses.into_iter().collect(),
+            next_hops: self.next_hops.into_iter().map(next_hop).collect(),
         }
     }
+}
+
+fn next_hop((address, last): (IpAddr, u8)) -> (IpAddr, NextHop) {
+    let hop = NextHop {
+        ifindex: Ifindex(2),
+        mtu: 1_500,
+        reflects: true,
+        destination: [2, 0, 0, 0, 0, last],
+        source: [2, 0, 0, 0, 0, 0],
+    };
+    (address, hop)
 }
 
 /// A snapshot and what it is about: a document `step: WORDS` begins the next one.
@@ -183,6 +201,33 @@ fn render(enforced: &Enforced) -> Result<String, std::fmt::Error> {
             )?;
         }
     }
+    for service in &compilation.services {
+        writeln!(
+            text,
+            "service {}: generation {}, in effect {}, on {}",
+            service.name,
+            service.generation,
+            words(service.effective),
+            words((!service.interfaces.is_empty()).then(|| service.interfaces.join(" and "))),
+        )?;
+        for frontend in &service.frontends {
+            let backends = frontend.backends.iter();
+            let backends: Vec<_> = backends
+                .map(|(a, weight)| format!("{a} x{weight}"))
+                .collect();
+            writeln!(
+                text,
+                "  {}: {} {} port {}, ring of {}, counter {}, to {}",
+                frontend.name,
+                frontend.address,
+                frontend.protocol,
+                frontend.port,
+                frontend.ring_size,
+                frontend.counter,
+                backends.join(", ")
+            )?;
+        }
+    }
     for finding in &compilation.findings {
         writeln!(text, "finding: {finding}")?;
     }
@@ -248,4 +293,6 @@ goldens! {
     allow_list
     bridge_bond_vlan
     last_good
+    services
+    services_refused
 }

@@ -4,13 +4,13 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     agent::AgentArguments, completion::CompletionArguments, detach::DetachArguments,
-    monitor::MonitorArguments, operator::OperatorArguments, plan::PlanArguments,
+    lb::LbArguments, monitor::MonitorArguments, operator::OperatorArguments, plan::PlanArguments,
     policy::PolicyArguments, status::StatusArguments, version,
 };
 
-/// Puts a node's packet filtering under the hand of policies in a cluster or in files.
+/// Puts a node's packet filtering and load balancing under the hand of policies in a cluster or in files.
 ///
-/// `headgate agent` compiles XdpPolicy and CidrGroup resources, attaches eBPF programs to this node's
+/// `headgate agent` compiles XdpPolicy and LoadBalancerService resources, attaches eBPF programs to this node's
 /// interfaces and keeps them as the resources say; `headgate operator` says for a whole cluster what
 /// is in force where. All other commands look at this node only: they
 /// read what the kernel holds at that moment and what the agent left on disk, and work with the agent
@@ -29,6 +29,7 @@ pub(crate) enum Command {
     Operator(OperatorArguments),
     Status(StatusArguments),
     Policy(PolicyArguments),
+    Lb(LbArguments),
     Plan(PlanArguments),
     Monitor(MonitorArguments),
     Detach(DetachArguments),

@@ -9,6 +9,7 @@ mod live;
 mod log;
 mod outcome;
 mod output;
+mod resource_state;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! How a command ends: exit codes, and errors in one line.
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use headgate_agent::{AgentError, lock::LockError, store::StoreError};
 use headgate_datapath::{diff::DiffError, kernel::KernelError};
@@ -60,6 +60,13 @@ pub(crate) enum CliError {
     NoReport { instance: String, folder: PathBuf },
     #[error("there is no policy {name:?} on this node; {known}")]
     NoPolicy { name: String, known: String },
+    #[error("there is no LoadBalancerService {name:?} on this node; {known}")]
+    NoService { name: String, known: String },
+    #[error("no service of this node serves {protocol} at {address}; see `headgate lb list`")]
+    NotServed {
+        address: SocketAddr,
+        protocol: &'static str,
+    },
     #[error("there is no rule {name} in effect on this node; {known}")]
     NoRule { name: String, known: String },
     #[error("{}", headgate_source::kubernetes::explain(.0))]
@@ -85,11 +92,28 @@ impl CliError {
     pub(crate) fn no_policy(name: &str, known: &[String]) -> Self {
         Self::NoPolicy {
             name: name.to_owned(),
-            known: match known {
-                [] => "there is none at all".to_owned(),
-                names => format!("there are: {}", names.join(", ")),
-            },
+            known: listed(known),
         }
+    }
+
+    /// There is no service of this name, but of those that are known.
+    pub(crate) fn no_service(name: &str, known: &[String]) -> Self {
+        Self::NoService {
+            name: name.to_owned(),
+            known: listed(known),
+        }
+    }
+
+    /// Nothing is served at this address and port.
+    pub(crate) fn not_served(address: SocketAddr, protocol: &'static str) -> Self {
+        Self::NotServed { address, protocol }
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "there is none at all".to_owned(),
+        names => format!("there are: {}", names.join(", ")),
     }
 }
 

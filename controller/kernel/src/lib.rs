@@ -15,6 +15,7 @@ pub mod interfaces;
 mod local_ports;
 pub mod monitor;
 mod netlink;
+pub mod next_hops;
 mod object;
 mod observe;
 mod pins;

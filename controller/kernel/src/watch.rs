@@ -1,26 +1,28 @@
 //! Word of changes, as they happen.
 
-use std::io;
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use headgate_datapath::kernel::KernelError;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 
-use crate::{error::Asked, interfaces::is_default, netlink::messages};
+use crate::{error::Asked, interfaces::is_default, netlink::messages, next_hops::address_of};
 
-/// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV6_IFADDR`, `_IPV4_ROUTE` and `_IPV6_ROUTE`.
-const GROUPS: [u32; 5] = [
+/// `RTNLGRP_LINK`, `_NEIGH`, `_IPV4_IFADDR`, `_IPV6_IFADDR`, `_IPV4_ROUTE` and `_IPV6_ROUTE`.
+const GROUPS: [u32; 6] = [
     libc::RTNLGRP_LINK,
+    libc::RTNLGRP_NEIGH,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV6_IFADDR,
     libc::RTNLGRP_IPV4_ROUTE,
     libc::RTNLGRP_IPV6_ROUTE,
 ];
 
-/// A subscription to changes of links, addresses and default routes.
+/// A subscription to changes of links, addresses, default routes and some neighbours.
 pub struct Changes {
     socket: TokioSocket,
+    neighbours: BTreeSet<IpAddr>,
 }
 
 impl Changes {
@@ -30,7 +32,15 @@ impl Changes {
         for group in GROUPS {
             socket.socket_mut().add_membership(group)?;
         }
-        Ok(Self { socket })
+        Ok(Self {
+            socket,
+            neighbours: BTreeSet::new(),
+        })
+    }
+
+    /// From now on, changes of these neighbours count, and of no others.
+    pub fn follow_neighbours(&mut self, neighbours: BTreeSet<IpAddr>) {
+        self.neighbours = neighbours;
     }
 
     /// Returns when something has changed since the last return; many changes at once may make one
@@ -42,7 +52,7 @@ impl Changes {
         loop {
             match self.socket.recv_from_full().await {
                 Ok((datagram, _)) => {
-                    if messages(&datagram).any(|message| concerns_interfaces(&message)) {
+                    if messages(&datagram).any(|message| self.concerns_us(&message)) {
                         return Ok(());
                     }
                 }
@@ -52,17 +62,26 @@ impl Changes {
             }
         }
     }
-}
 
-/// Routes other than default ones come by the thousand on some nodes and mean nothing to us.
-fn concerns_interfaces(message: &io::Result<NetlinkMessage<RouteNetlinkMessage>>) -> bool {
-    match message {
-        Ok(message) => match &message.payload {
-            NetlinkPayload::InnerMessage(
-                RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-            ) => is_default(route),
+    /// Routes other than default ones, and neighbours, come by the thousand on some nodes, and most
+    /// mean nothing to us.
+    fn concerns_us(&self, message: &io::Result<NetlinkMessage<RouteNetlinkMessage>>) -> bool {
+        let Ok(NetlinkMessage {
+            payload: NetlinkPayload::InnerMessage(message),
+            ..
+        }) = message
+        else {
+            return true;
+        };
+        match message {
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+                is_default(route)
+            }
+            RouteNetlinkMessage::NewNeighbour(neighbour)
+            | RouteNetlinkMessage::DelNeighbour(neighbour) => {
+                address_of(neighbour).is_some_and(|address| self.neighbours.contains(&address))
+            }
             _ => true,
-        },
-        Err(_) => true,
+        }
     }
 }

@@ -20,8 +20,8 @@ pub struct About<'a> {
     pub problems: &'a [Problem],
     /// Whether somebody asked for its deletion.
     pub is_deleting: bool,
-    /// Whether it is only in use where policies name it.
-    pub is_group: bool,
+    /// Whether it is only in use where others name it.
+    pub is_referred_to: bool,
 }
 
 /// The three conditions, in short: see kstatus.
@@ -133,7 +133,7 @@ fn verdict(about: &About<'_>, standing: &Standing) -> Verdict {
         return Verdict::stalls("Invalid", message);
     }
     if counts.selected == 0 {
-        return match about.is_group {
+        return match about.is_referred_to {
             true => Verdict::stands("NotUsed", "no policy of any node uses it".to_owned()),
             false => Verdict::stands(
                 "NoNodesSelected",

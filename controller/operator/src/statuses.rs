@@ -11,14 +11,16 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::unfold};
-use headgate_crds::{CidrGroup, Kind, Problem, ResourceStatus, XdpPolicy};
-use headgate_source::kubernetes::explain;
+use headgate_crds::{
+    AddressPool, CidrGroup, Kind, LoadBalancerService, Problem, ResourceStatus, XdpPolicy,
+};
+use headgate_source::kubernetes::{api_in, explain};
 use k8s_openapi::{
     api::core::v1::ObjectReference,
     jiff::{SignedDuration, Timestamp},
 };
 use kube::{
-    Api, Client, ResourceExt as _,
+    Client, ResourceExt as _,
     api::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt as _, Patch, PatchParams},
     runtime::{
         applier,
@@ -102,8 +104,10 @@ pub(crate) async fn keep(
         current: Mutex::default(),
         written: Mutex::default(),
     });
-    let mut policies = Queue::<XdpPolicy>::start(&context, Kind::XdpPolicy);
+    let mut pools = Queue::<AddressPool>::start(&context, Kind::AddressPool);
     let mut groups = Queue::<CidrGroup>::start(&context, Kind::CidrGroup);
+    let mut services = Queue::<LoadBalancerService>::start(&context, Kind::LoadBalancerService);
+    let mut policies = Queue::<XdpPolicy>::start(&context, Kind::XdpPolicy);
     let mut history = History::default();
     let mut look = interval(LOOK);
     let mut asked = BTreeSet::new();
@@ -117,8 +121,10 @@ pub(crate) async fn keep(
         let began = Instant::now();
         let current = roll_up(now, &mut history, began);
         *lock(&context.current) = Arc::clone(&current);
-        policies.hold(&current);
+        pools.hold(&current);
         groups.hold(&current);
+        services.hold(&current);
+        policies.hold(&current);
         if *is_leader.borrow_and_update() {
             asked.retain(|(uid, _)| current.fleet.resources.contains_key(uid));
             let due = |resource: &&Arc<Resource>| {
@@ -129,8 +135,10 @@ pub(crate) async fn keep(
             };
             for resource in current.fleet.resources.values().filter(due) {
                 match resource.kind {
-                    Kind::XdpPolicy => policies.request(resource),
+                    Kind::AddressPool => pools.request(resource),
                     Kind::CidrGroup => groups.request(resource),
+                    Kind::LoadBalancerService => services.request(resource),
+                    Kind::XdpPolicy => policies.request(resource),
                 }
             }
         }
@@ -183,8 +191,10 @@ where
         }
         self.writer.apply_watcher_event(&watcher::Event::Init);
         for (uid, name) in &held {
+            let (namespace, name) = split(name);
             let metadata = ObjectMeta {
-                name: Some(name.clone()),
+                namespace: namespace.map(str::to_owned),
+                name: Some(name.to_owned()),
                 uid: Some(uid.clone()),
                 ..ObjectMeta::default()
             };
@@ -197,8 +207,11 @@ where
     }
 
     fn request(&self, resource: &Resource) {
+        let (namespace, name) = split(&resource.name);
+        let mut object = ObjectRef::new(name);
+        object.namespace = namespace.map(str::to_owned);
         // The controller lives as long as the process.
-        let _ = self.requests.send(ObjectRef::new(&resource.name));
+        let _ = self.requests.send(object);
     }
 }
 
@@ -274,7 +287,7 @@ where
     {
         return Ok(Action::requeue(rest));
     }
-    if context.write::<K>(resource, &next).await? {
+    if context.write(resource, &next).await? {
         context.tell(resource, &former, &next).await;
     }
     Ok(again)
@@ -325,7 +338,7 @@ impl Current {
             generation: i64::try_from(generation).unwrap_or(i64::MAX),
             problems,
             is_deleting: told.is_deleting,
-            is_group: resource.kind == Kind::CidrGroup,
+            is_referred_to: matches!(resource.kind, Kind::CidrGroup | Kind::AddressPool),
         };
         let standing = self.standings.get(&resource.uid);
         let standing = standing.cloned().unwrap_or_default();
@@ -353,10 +366,7 @@ impl Context {
     }
 
     /// Whether it was written: an object that is gone, or another of the same name, is left alone.
-    async fn write<K>(&self, resource: &Resource, next: &ResourceStatus) -> Result<bool, WriteError>
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-    {
+    async fn write(&self, resource: &Resource, next: &ResourceStatus) -> Result<bool, WriteError> {
         // An object of the same name that was made since has nothing to do with this.
         let patch = json!([
             {"op": "test", "path": "/metadata/uid", "value": resource.uid},
@@ -367,9 +377,10 @@ impl Context {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        let api: Api<PartialObjectMeta<K>> = Api::all(self.client.clone());
+        let (namespace, name) = split(&resource.name);
+        let api = api_in(&self.client, resource.kind, namespace);
         let patch = Patch::<()>::Json(patch);
-        let written = timeout(DEADLINE, api.patch_status(&resource.name, &params, &patch)).await;
+        let written = timeout(DEADLINE, api.patch_status(name, &params, &patch)).await;
         let written =
             written.map_err(|_| WriteError("the API server has not answered".to_owned()))?;
         match written {
@@ -419,7 +430,8 @@ impl Context {
         let regarding = ObjectReference {
             api_version: Some(headgate_crds::API_VERSION.to_owned()),
             kind: Some(resource.kind.as_str().to_owned()),
-            name: Some(resource.name.clone()),
+            namespace: split(&resource.name).0.map(str::to_owned),
+            name: Some(split(&resource.name).1.to_owned()),
             uid: Some(resource.uid.clone()),
             ..ObjectReference::default()
         };
@@ -427,6 +439,14 @@ impl Context {
         if let Ok(Err(error)) = sent {
             tracing::debug!("an Event is not sent: {}", explain(&error));
         }
+    }
+}
+
+/// The namespace of a kind that has one, and the object's name in it.
+fn split(name: &str) -> (Option<&str>, &str) {
+    match name.split_once('/') {
+        Some((namespace, name)) => (Some(namespace), name),
+        None => (None, name),
     }
 }
 

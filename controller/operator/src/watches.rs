@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::select_all;
 use headgate_compile::snapshot::Content;
-use headgate_crds::{Kind, NodeDatapathStatus};
+use headgate_crds::{Kind, NodeDatapathStatus, TablesDatapath};
 use headgate_source::kubernetes::{Watched, api_of, datapaths_api, document, endpoints, list};
 use k8s_openapi::{
     api::{
@@ -46,10 +47,13 @@ const LONG_DEAD: u32 = 10;
 /// How long to wait before what is missing is said.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The objects of one kind of resource, and what is told of each beside its content.
+type WatchedKind = Watched<DynamicObject, (Arc<Resource>, Arc<Told>)>;
+
 /// All watches of the operator.
 pub(crate) struct Watches {
-    policies: Watched<DynamicObject, (Arc<Resource>, Arc<Told>)>,
-    groups: Watched<DynamicObject, (Arc<Resource>, Arc<Told>)>,
+    /// One for each kind.
+    resources: [WatchedKind; Kind::ALL.len()],
     nodes: Watched<core::Node, (String, Arc<Node>)>,
     datapaths: Watched<DynamicObject, (String, Arc<Shown>)>,
     leases: Watched<Lease, Option<(String, Heartbeat)>>,
@@ -68,8 +72,7 @@ impl Watches {
         };
         let heard = RefCell::new(BTreeMap::new());
         Self {
-            policies: of_kind(Kind::XdpPolicy),
-            groups: of_kind(Kind::CidrGroup),
+            resources: Kind::ALL.map(of_kind),
             nodes: Watched::new(list(Api::all(client.clone()), all()), |object| {
                 (object.name_any(), Arc::new(node(object)))
             }),
@@ -129,8 +132,7 @@ impl Watches {
 
     async fn next(&mut self) -> Heard {
         let is_new = tokio::select! {
-            is_new = self.policies.next() => is_new,
-            is_new = self.groups.next() => is_new,
+            is_new = any(&mut self.resources) => is_new,
             is_new = self.nodes.next() => is_new,
             is_new = self.datapaths.next() => is_new,
             is_new = self.daemon_sets.next() => is_new,
@@ -147,8 +149,7 @@ impl Watches {
     }
 
     fn is_complete(&self) -> bool {
-        self.policies.is_listed()
-            && self.groups.is_listed()
+        self.resources.iter().all(Watched::is_listed)
             && self.nodes.is_listed()
             && self.datapaths.is_listed()
             && self.leases.is_listed()
@@ -159,15 +160,14 @@ impl Watches {
     /// Says what keeps a watch from being told the news, once.
     fn say(&mut self) {
         let troubles = [
-            self.policies.trouble(),
-            self.groups.trouble(),
             self.nodes.trouble(),
             self.datapaths.trouble(),
             self.leases.trouble(),
             self.daemon_sets.trouble(),
             self.api_servers.trouble(),
         ];
-        let trouble = troubles.into_iter().flatten().next();
+        let of_resources = self.resources.iter().map(Watched::trouble);
+        let trouble = of_resources.chain(troubles).flatten().next();
         if trouble != self.said {
             match &trouble {
                 Some(trouble) => tracing::warn!("{trouble}; what was said last stands"),
@@ -178,7 +178,7 @@ impl Watches {
     }
 
     fn fleet(&self) -> Fleet {
-        let resources = || self.policies.objects().chain(self.groups.objects());
+        let resources = || self.resources.iter().flat_map(Watched::objects);
         let of = |known: &(Arc<Resource>, Arc<Told>)| known.0.uid.clone();
         Fleet {
             is_known: true,
@@ -212,6 +212,14 @@ impl Watches {
         node.is_covered = Some(coverage.covers(name, &node.labels, &node.taints));
         (name.clone(), Arc::new(node))
     }
+}
+
+/// The next event of any of them. Dropping the future loses none: see `Watched::next`.
+async fn any<T: Clone + PartialEq + Send + Sync + 'static>(
+    watched: &mut [Watched<DynamicObject, T>],
+) -> bool {
+    let next = watched.iter_mut().map(|watched| Box::pin(watched.next()));
+    select_all(next).await.0
 }
 
 enum Heard {
@@ -295,32 +303,43 @@ fn shown(object: DynamicObject) -> Shown {
     }
 }
 
-/// The policies of interfaces that were not found to enforce what they should: the digest of a
+/// The policies and services of interfaces that were not found to enforce what they should: the digest of a
 /// node's inputs speaks of tables, not of how and where a program is attached.
 fn not_enforced(status: &NodeDatapathStatus) -> Vec<Exception> {
     let amiss = status
         .interfaces
         .iter()
         .filter(|interface| !interface.enforced);
-    let mut exceptions: BTreeMap<String, Exception> = BTreeMap::new();
+    let mut exceptions: BTreeMap<(Kind, String), Exception> = BTreeMap::new();
     for interface in amiss {
         let tables = status
             .tables
             .iter()
             .filter(|tables| tables.digest == interface.tables);
-        for name in tables.flat_map(|tables| &tables.policies) {
+        let of_tables = |tables: &TablesDatapath| {
+            let policies = tables
+                .policies
+                .iter()
+                .map(|name| (Kind::XdpPolicy, name.clone()));
+            let services = tables.services.iter();
+            let services = services.map(|name| (Kind::LoadBalancerService, name.clone()));
+            policies.chain(services).collect::<Vec<_>>()
+        };
+        for (kind, name) in tables.flat_map(of_tables) {
             let why = interface
                 .reason
                 .as_deref()
                 .unwrap_or("it does not enforce what it should");
-            exceptions.entry(name.clone()).or_insert_with(|| Exception {
-                kind: Kind::XdpPolicy.as_str().to_owned(),
-                name: name.clone(),
-                is_stalled: true,
-                is_of_interface: true,
-                reason: "NotEnforced".to_owned(),
-                message: format!("{}: {why}", interface.name),
-            });
+            exceptions
+                .entry((kind, name.clone()))
+                .or_insert_with(|| Exception {
+                    kind: kind.as_str().to_owned(),
+                    name,
+                    is_stalled: true,
+                    is_of_interface: true,
+                    reason: "NotEnforced".to_owned(),
+                    message: format!("{}: {why}", interface.name),
+                });
         }
     }
     exceptions.into_values().collect()

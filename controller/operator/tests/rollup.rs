@@ -114,7 +114,7 @@ impl Scene {
             generation: 1,
             problems: &[],
             is_deleting: false,
-            is_group: false,
+            is_referred_to: false,
         };
         let former = ResourceStatus::default();
         let conditions = status(&about, &standing, &former, &Timestamp::now()).conditions;

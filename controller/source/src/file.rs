@@ -140,7 +140,7 @@ impl<T> Parser<'_, T> {
             return Ok(());
         }
         let Some(kind) = Kind::from_name(kind) else {
-            let known = Kind::ALL.map(Kind::as_str).join(" and ");
+            let known = Kind::ALL.map(Kind::as_str).join(", ");
             let reason = format!("\"{kind}\" is no kind of {GROUP}; there are {known}");
             return Err(unreadable(self.file, Some(lines.of("kind")), reason));
         };
@@ -151,7 +151,8 @@ impl<T> Parser<'_, T> {
                 format!("a {kind} has no name; add metadata.name"),
             ));
         };
-        let document = self.document(kind, name, value, lines);
+        let name = kind.full_name(value["metadata"]["namespace"].as_str(), name);
+        let document = self.document(kind, &name, value, lines);
         contents.documents.push(Arc::new(document));
         Ok(())
     }
@@ -200,10 +201,11 @@ fn with_lines(mut problems: Vec<Problem>, lines: &Lines) -> Vec<Problem> {
     problems
 }
 
-/// The identity of a resource where no API server gives it one. Every kind belongs
-/// to the whole cluster, so the namespace is empty.
+/// The identity of a resource where no API server gives it one. The namespace of a kind that belongs
+/// to the whole cluster is empty.
 fn uid(kind: Kind, name: &str) -> String {
-    let digest = blake3::hash(format!("{kind}\0\0{name}").as_bytes());
+    let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+    let digest = blake3::hash(format!("{kind}\0{namespace}\0{name}").as_bytes());
     digest.to_hex()[..32].to_owned()
 }
 

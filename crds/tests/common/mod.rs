@@ -46,6 +46,32 @@ pub fn group(spec: Value) -> Value {
     })
 }
 
+/// A service with all that it needs.
+pub fn service() -> Value {
+    json!({
+        "apiVersion": "headgate.dev/v1alpha1",
+        "kind": "LoadBalancerService",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "addresses": ["192.0.2.1"],
+            "ports": [{"name": "http", "port": 80}],
+            "backends": {"static": [{"address": "10.0.0.1"}, {"address": "10.0.0.2"}]},
+            "forwarding": "DirectReturn",
+            "ringSize": 16381,
+        },
+    })
+}
+
+/// A pool for one tenant.
+pub fn pool() -> Value {
+    json!({
+        "apiVersion": "headgate.dev/v1alpha1",
+        "kind": "AddressPool",
+        "metadata": {"name": "shop"},
+        "spec": {"cidrs": ["192.0.2.0/24"], "namespaces": ["shop"]},
+    })
+}
+
 /// The object, which must pass.
 pub fn good(object: &Value) -> Checked {
     check(object).unwrap_or_else(|problems| panic!("{object:#}\nrefused: {problems:#?}"))

@@ -8,6 +8,7 @@ mod never_matching;
 mod object;
 mod policy;
 mod protocols;
+mod services;
 
 use common::bad;
 use serde_json::Value;

@@ -30,7 +30,7 @@ fn identity() {
         (
             with(ok(), "/kind", json!("CIDRGroup ")),
             "kind",
-            "not CidrGroup or XdpPolicy",
+            "CidrGroup, LoadBalancerService or XdpPolicy",
             "mean CidrGroup?",
         ),
         (

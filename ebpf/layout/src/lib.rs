@@ -6,9 +6,10 @@
 pub mod failsafe;
 pub mod maps;
 pub mod monitor;
+pub mod services;
 pub mod tables;
 pub mod trie;
 pub mod verdict;
 
 /// Version of everything in this crate; part of the pins' path, so that two layouts never share a map.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;

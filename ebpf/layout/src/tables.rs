@@ -66,8 +66,8 @@ pub struct Header {
 pub const ADDRESSES_V4: u32 = 64;
 /// Where the [`AddressTables`] of IPv6 lie.
 pub const ADDRESSES_V6: u32 = 128;
-/// First byte behind the fixed part.
-pub const FIXED_LENGTH: u32 = 192;
+/// First byte behind the fixed part: behind [`crate::services::SERVICES`].
+pub const FIXED_LENGTH: u32 = 256;
 
 /// Address classes of IPv4.
 #[derive(

@@ -69,6 +69,17 @@ reasons! {
     HeaderNotLinear = 8 => Drop,
     /// No tables for this port: an error of ours, reported by the agent as such.
     NoTables = 9 => Allow,
+    /// The load balancer has no backend for this service.
+    NoBackend = 10 => Drop,
+    /// The link-layer address of the way to this backend is not known.
+    NoNextHop = 11 => Drop,
+    /// A fragment for an address and protocol that the load balancer serves: only the first one has
+    /// ports, so they would not meet at one backend.
+    ServiceFragment = 12 => Drop,
+    /// Longer than what the interface to the backend takes.
+    MtuExceeded = 13 => Drop,
+    /// Its time to live or hop limit ends here, on the way to a backend.
+    TtlExceeded = 14 => Drop,
 }
 
 /// A counter's value on one CPU.

@@ -1,9 +1,12 @@
 //! Protocols and conversations that the node needs to live; which peers those are with is the
 //! caller's part.
 
-use headgate_layout::{LAYOUT_VERSION, failsafe::Peer, tables::Header};
+use headgate_layout::{failsafe::Peer, tables::Header};
 
-use crate::parse::{Addresses, Fragment, PROTOCOL_ICMPV6, PROTOCOL_UDP, Packet, Transport};
+use crate::{
+    blind::blinded,
+    parse::{Addresses, Fragment, PROTOCOL_ICMPV6, PROTOCOL_UDP, Packet, Transport},
+};
 
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
@@ -55,12 +58,11 @@ impl Claim {
         Self(source << 16 | u32::from(destination_port))
     }
 
-    /// The same, given a header of this layout, as all are. The verifier cannot know that, and forgets
-    /// what it knows of each outcome of the parser: else it walks the tries once more for each.
+    /// The same, of which the verifier knows nothing: see [`blinded`].
     #[inline(always)]
     #[must_use]
     pub fn blinded(self, header: &Header) -> Self {
-        Self(self.0 ^ header.version ^ LAYOUT_VERSION)
+        Self(blinded(self.0, header))
     }
 
     /// Whether it passes whoever sent it.

@@ -1,10 +1,14 @@
 //! Access to the bytes of a frame.
 
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Types that can be read from any place of a frame.
 pub trait WireType: FromBytes + Immutable + KnownLayout + Unaligned {}
 impl<T: FromBytes + Immutable + KnownLayout + Unaligned> WireType for T {}
+
+/// Types that can be written at any place of a frame.
+pub trait WireTypeMut: WireType + IntoBytes {}
+impl<T: WireType + IntoBytes> WireTypeMut for T {}
 
 /// A frame as it arrived, from its Ethernet header on.
 pub trait Frame {
@@ -24,6 +28,12 @@ pub trait Frame {
     }
 }
 
+/// A frame that can be changed in place.
+pub trait FrameMut: Frame {
+    /// The `T` at `offset`, or `None` where it does not lie in the frame's first buffer.
+    fn at_mut<T: WireTypeMut>(&mut self, offset: u32) -> Option<&mut T>;
+}
+
 /// A frame in one piece of memory.
 impl Frame for [u8] {
     fn at<T: WireType>(&self, offset: u32) -> Option<&T> {
@@ -37,5 +47,12 @@ impl Frame for [u8] {
 
     fn full_length(&self) -> u32 {
         self.len() as u32
+    }
+}
+
+impl FrameMut for [u8] {
+    fn at_mut<T: WireTypeMut>(&mut self, offset: u32) -> Option<&mut T> {
+        let rest = self.get_mut(offset as usize..)?;
+        T::mut_from_prefix(rest).ok().map(|(value, _)| value)
     }
 }

@@ -6,6 +6,7 @@ use headgate_layout::{
 };
 
 use crate::{
+    balance::Target,
     classify::classify,
     failsafe::Claim,
     frame::Frame,
@@ -43,6 +44,8 @@ pub struct Verdict {
     pub cause: Cause,
     /// Bytes to count.
     pub length: u32,
+    /// Where the tables say which [`headgate_layout::services::Backend`] it goes to; 0: none.
+    pub backend: u32,
 }
 
 impl Verdict {
@@ -52,6 +55,7 @@ impl Verdict {
             action: reason.action(),
             cause: Cause::Reason(reason),
             length,
+            backend: 0,
         }
     }
 }
@@ -69,26 +73,36 @@ pub fn judge<F: Frame + ?Sized, E: Environment>(frame: &F, environment: &E) -> V
     };
     // Asked before the tables are, although few packets need it: see `classify`.
     let claim = Claim::of(&packet);
+    let target = Target::of(&tables, &packet);
     let Some(header) = tables.at::<Header>(0) else {
         return Verdict::by(Reason::NoTables, packet.length);
     };
     let claim = claim.blinded(header);
+    let target = target.blinded(header);
     let Some(decision) = classify(&tables, &packet) else {
         return Verdict::by(Reason::NoTables, packet.length);
     };
     let dropped = decision.action == Action::Drop as u32;
-    if dropped && (claim.needed() || environment.is_failsafe_peer(&packet.addresses, claim)) {
-        return Verdict::by(Reason::Failsafe, packet.length);
-    }
-    let action = if dropped { Action::Drop } else { Action::Allow };
+    let spared =
+        dropped && (claim.needed() || environment.is_failsafe_peer(&packet.addresses, claim));
     let cause = match decision.counter {
+        _ if spared => Cause::Reason(Reason::Failsafe),
         NO_RULE if dropped => Cause::Reason(Reason::DefaultDrop),
         NO_RULE => Cause::Reason(Reason::DefaultAllow),
         counter => Cause::Rule(counter),
     };
-    Verdict {
+    let verdict = |action, backend| Verdict {
         action,
         cause,
         length: packet.length,
+        backend,
+    };
+    if dropped && !spared {
+        return verdict(Action::Drop, 0);
+    }
+    match target.backend() {
+        None => verdict(Action::Allow, 0),
+        Some(Ok(backend)) => verdict(Action::Allow, backend),
+        Some(Err(reason)) => Verdict::by(reason, packet.length),
     }
 }

@@ -6,6 +6,8 @@
 //! over slices.
 #![no_std]
 
+pub mod balance;
+pub mod blind;
 pub mod classify;
 pub mod failsafe;
 pub mod frame;

@@ -13,8 +13,10 @@ const MAX_VLAN_TAGS: u32 = 2;
 /// IPv6 extension headers that are parsed through.
 const MAX_EXTENSION_HEADERS: u32 = 8;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 const ETHERTYPE_QINQ: u16 = 0x9100;
@@ -39,7 +41,8 @@ struct EthernetHeader {
     addresses: [u8; 12],
     ethertype: U16,
 }
-const ETHERNET_LENGTH: u32 = size_of::<EthernetHeader>() as u32;
+/// Bytes of a link-layer header without VLAN tags.
+pub const ETHERNET_LENGTH: u32 = size_of::<EthernetHeader>() as u32;
 
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

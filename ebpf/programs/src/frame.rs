@@ -1,7 +1,7 @@
 //! A frame in the driver's memory.
 
 use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
-use headgate_packet::frame::{Frame, WireType};
+use headgate_packet::frame::{Frame, FrameMut, WireType, WireTypeMut};
 
 /// The frame of one program run.
 pub struct XdpFrame<'a> {
@@ -42,5 +42,17 @@ impl Frame for XdpFrame<'_> {
     fn full_length(&self) -> u32 {
         // SAFETY: the context is the one that the kernel gave to this run.
         unsafe { bpf_xdp_get_buff_len(self.ctx.as_ptr().cast()) as u32 }
+    }
+}
+
+impl FrameMut for XdpFrame<'_> {
+    #[inline(always)]
+    fn at_mut<T: WireTypeMut>(&mut self, offset: u32) -> Option<&mut T> {
+        let start = self.data + offset as usize;
+        if start + size_of::<T>() > self.data_end {
+            return None;
+        }
+        // SAFETY: as in `at`; nothing else of this run refers to the frame while this borrow lasts.
+        Some(unsafe { &mut *(start as *mut T) })
     }
 }

@@ -1,7 +1,8 @@
-//! The XDP program: bounds, maps, and a call to `headgate_packet::judge`.
+//! The XDP program: bounds, maps, and calls to `headgate_packet`.
 #![no_std]
 #![no_main]
 
+mod forward;
 mod frame;
 mod maps;
 mod monitor;
@@ -11,6 +12,7 @@ use headgate_layout::{maps::reason_index, verdict::Action};
 use headgate_packet::judge::{Cause, judge};
 
 use crate::{
+    forward::forward,
     frame::XdpFrame,
     maps::{Node, REASON_COUNTERS, RULE_COUNTERS, count, port},
     monitor::tell,
@@ -20,7 +22,8 @@ use crate::{
 #[xdp(frags)]
 pub fn headgate(ctx: XdpContext) -> u32 {
     let node = Node::default();
-    let verdict = judge(&XdpFrame::new(&ctx), &node);
+    let mut verdict = judge(&XdpFrame::new(&ctx), &node);
+    let forwarded = forward(&ctx, &mut verdict, &node);
     tell(&ctx, &verdict, &node);
     match verdict.cause {
         Cause::Rule(index) => count(RULE_COUNTERS.get_ptr_mut(index), verdict.length),
@@ -30,7 +33,7 @@ pub fn headgate(ctx: XdpContext) -> u32 {
         ),
     }
     match verdict.action {
-        Action::Allow => xdp_action::XDP_PASS,
+        Action::Allow => forwarded,
         Action::Drop => xdp_action::XDP_DROP,
     }
 }

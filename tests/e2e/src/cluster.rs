@@ -173,7 +173,7 @@ impl Member {
     }
 }
 
-fn new_switch() -> Namespace {
+pub(crate) fn new_switch() -> Namespace {
     let switch = Namespace::new("switch");
     // It says nothing of its own: packets are counted here.
     switch.ip(&format!("link add {BRIDGE} type bridge mcast_snooping 0"));
@@ -182,7 +182,7 @@ fn new_switch() -> Namespace {
 }
 
 /// Lays a cable from `port` of the switch to an interface of `namespace`.
-fn plug(switch: &Namespace, port: &str, namespace: &Namespace, end: &End) {
+pub(crate) fn plug(switch: &Namespace, port: &str, namespace: &Namespace, end: &End) {
     end.lay(namespace, port, switch);
     switch.ip(&format!(
         "link set {port} master {BRIDGE} addrgenmode none up"

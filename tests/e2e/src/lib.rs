@@ -26,6 +26,7 @@ pub mod paths;
 pub mod policies;
 mod process;
 pub mod said;
+pub mod services;
 pub mod tap;
 pub mod trials;
 pub mod wait;

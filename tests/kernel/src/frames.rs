@@ -8,6 +8,10 @@ const TO_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 pub const XDP_DROP: u32 = 1;
 /// What a program returns to pass a frame on.
 pub const XDP_PASS: u32 = 2;
+/// What a program returns to send a frame back out of its interface.
+pub const XDP_TX: u32 = 3;
+/// What a program returns to send a frame out of another interface.
+pub const XDP_REDIRECT: u32 = 4;
 
 /// A UDP datagram over IPv4 to 192.0.2.1, from port 4242 to 12345, 50 bytes with the Ethernet header.
 #[must_use]

@@ -95,12 +95,14 @@ fn of_finding(
         path => format!("{path}: "),
     };
     let note = format!("on node {node}: {path}{}", finding.message);
+    let (namespace, name) = resource.namespace_and_name();
     Some(Happening {
         event: event(EventType::Warning, &format!("{:?}", finding.reason), &note),
         regarding: ObjectReference {
             api_version: Some(API_VERSION.to_owned()),
             kind: Some(resource.kind.clone()),
-            name: Some(resource.name.clone()),
+            namespace: namespace.map(str::to_owned),
+            name: Some(name.to_owned()),
             uid: uids.get(resource).map(|uid| (*uid).clone()),
             ..ObjectReference::default()
         },

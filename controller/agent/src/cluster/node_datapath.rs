@@ -81,6 +81,7 @@ fn tables(summary: &headgate_compile::TablesSummary) -> TablesDatapath {
         digest: summary.tables.to_string(),
         interfaces: summary.interfaces.clone(),
         policies: summary.policies.clone(),
+        services: summary.services.clone(),
         rules: u32::try_from(summary.rules).unwrap_or(u32::MAX),
         bytes: summary.bytes,
     }

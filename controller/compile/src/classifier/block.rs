@@ -30,7 +30,15 @@ pub struct BlockWriter {
     bytes: Vec<u8>,
 }
 
+impl Default for BlockWriter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl BlockWriter {
+    /// An empty block.
+    #[must_use]
     pub fn new() -> Self {
         Self {
             header: Header {
@@ -43,13 +51,13 @@ impl BlockWriter {
         }
     }
 
-    pub fn source_tries(&mut self, field: &AddressField) -> Result<(), TooLarge> {
+    pub(super) fn source_tries(&mut self, field: &AddressField) -> Result<(), TooLarge> {
         (self.v4.source, self.v4.source_class) = self.trie4(field)?;
         (self.v6.source, self.v6.source_class) = self.trie6(field)?;
         Ok(())
     }
 
-    pub fn destination_tries(&mut self, field: &AddressField) -> Result<(), TooLarge> {
+    pub(super) fn destination_tries(&mut self, field: &AddressField) -> Result<(), TooLarge> {
         (self.v4.destination, self.v4.destination_class) = self.trie4(field)?;
         (self.v6.destination, self.v6.destination_class) = self.trie6(field)?;
         Ok(())
@@ -75,11 +83,11 @@ impl BlockWriter {
         Ok((Trie6 { base, shift }, 0))
     }
 
-    pub fn addresses(&mut self, crossing: &Crossing) {
+    pub(super) fn addresses(&mut self, crossing: &Crossing) {
         (self.header.addresses, self.header.addresses_row) = self.table(crossing.table.as_ref());
     }
 
-    pub fn transport(&mut self, transport: &Transport) {
+    pub(super) fn transport(&mut self, transport: &Transport) {
         if let Some(kinds) = &transport.kinds {
             self.header.kinds = self.append(kinds.as_bytes());
         }
@@ -90,11 +98,11 @@ impl BlockWriter {
         (self.header.transport, self.header.transport_row) = self.table(transport.table.as_ref());
     }
 
-    pub fn matches(&mut self, matches: &Matches) {
+    pub(super) fn matches(&mut self, matches: &Matches) {
         (self.header.matches, self.header.matches_row) = self.table(matches.table.as_ref());
     }
 
-    pub fn decisions(&mut self, decisions: &[Decision]) {
+    pub(super) fn decisions(&mut self, decisions: &[Decision]) {
         self.header.decision_count = decisions.len() as u32;
         self.header.decisions = self.append(decisions.as_bytes());
     }
@@ -124,7 +132,7 @@ impl BlockWriter {
     }
 
     /// Appends a table at the start of a line and returns its offset.
-    fn append(&mut self, table: &[u8]) -> u32 {
+    pub fn append(&mut self, table: &[u8]) -> u32 {
         let offset = self.bytes.len().next_multiple_of(LINE as usize);
         self.bytes.resize(offset, 0);
         self.bytes.extend_from_slice(table);
@@ -132,15 +140,31 @@ impl BlockWriter {
         offset as u32
     }
 
-    pub fn finish(mut self) -> Result<Block, TooLarge> {
-        let length = self.bytes.len().next_multiple_of(LINE as usize);
+    /// Writes to the fixed part.
+    pub fn put(&mut self, offset: u32, value: &[u8]) {
+        put(&mut self.bytes, offset, value);
+    }
+
+    /// Whether a program can read what there is so far.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn fits(&self) -> Result<(), TooLarge> {
+        let bytes = self.bytes.len().next_multiple_of(LINE as usize) as u64;
         let limit = u64::from(maps::MAX_CAPACITY - LINE);
-        if length as u64 > limit {
-            return Err(TooLarge::Block {
-                bytes: length as u64,
-                limit,
-            });
+        if bytes > limit {
+            return Err(TooLarge::Block { bytes, limit });
         }
+        Ok(())
+    }
+
+    /// The whole block.
+    ///
+    /// # Errors
+    /// It is too large.
+    pub fn finish(mut self) -> Result<Block, TooLarge> {
+        self.fits()?;
+        let length = self.bytes.len().next_multiple_of(LINE as usize);
         self.bytes.resize(length, 0);
         self.header.length = length as u32;
         put(&mut self.bytes, 0, self.header.as_bytes());

@@ -13,11 +13,12 @@ use super::{
     Compiler,
     fallback::Draft,
     finding,
-    summary::{PolicySummary, TablesSummary},
+    serve::Served,
+    summary::{PolicySummary, ServiceSummary, TablesSummary},
 };
 use crate::{
     adopt::Version,
-    classifier::{self, RuleList, Sizes, TooLarge},
+    classifier::{self, BlockWriter, RuleList, Sizes, TooLarge},
     counters::Counters,
     finding::{Finding, FindingReason, Severity},
     memory::CounterLease,
@@ -25,6 +26,7 @@ use crate::{
     ports,
     resolve::{Groups, Policy, Resolver},
     select::{self, Remark},
+    services,
     snapshot::{Content, ResourceName, Uid},
 };
 
@@ -38,6 +40,7 @@ pub(super) struct Attempt {
     pub ports: BTreeMap<String, PortIndex>,
     pub counters: BTreeMap<u32, CounterLease>,
     pub policies: Vec<PolicySummary>,
+    pub services: Vec<ServiceSummary>,
     pub tables: Vec<TablesSummary>,
     pub findings: Vec<Finding>,
 }
@@ -64,6 +67,7 @@ impl Compiler<'_> {
         self.fall_back_where_unresolved(&mut draft, &groups, &existing);
         let mut counters = Counters::new(self.memory, self.now);
         let leased = self.fall_back_where_no_counters(&mut draft, &mut counters);
+        let leased_ports = self.fall_back_where_not_served(&mut draft, &mut counters);
         let Draft {
             versions,
             left_out,
@@ -71,7 +75,8 @@ impl Compiler<'_> {
         } = draft;
         let resolver = Resolver::new(&groups, &existing);
         let chosen = self.choose(&versions, resolver, &leased, &mut findings);
-        let mut attempt = self.assemble(&chosen, findings)?;
+        let served = self.serve(&versions, &leased_ports, &mut findings);
+        let mut attempt = self.assemble(&chosen, &served, findings)?;
         attempt.counters = counters.finish();
         let fresh = attempt
             .counters
@@ -102,7 +107,7 @@ impl Compiler<'_> {
     fn groups(&self, versions: &BTreeMap<Uid, Version>) -> Groups {
         let group = |name: &ResourceName, content: &Content| match content {
             Content::Group(group) => Some((name.name.clone(), Arc::clone(group))),
-            Content::Policy(_) => None,
+            _ => None,
         };
         let gone = self.memory.last_good.values();
         let mut groups: Groups = gone
@@ -135,7 +140,8 @@ impl Compiler<'_> {
             };
             match resolver.policy(spec, counters) {
                 Ok(mut compiled) => {
-                    let selection = select::interfaces(spec, self.node);
+                    let selection =
+                        select::interfaces(&spec.interfaces, spec.attach_mode, self.node);
                     let remarks = std::mem::take(&mut compiled.remarks);
                     let remarks = remarks.into_iter().chain(selection.remarks);
                     findings.extend(remarks.map(|remark| finding(version, remark)));
@@ -158,15 +164,25 @@ impl Compiler<'_> {
     }
 
     /// Tables for each policy set, an attachment for each interface.
-    fn assemble(&self, chosen: &[Chosen<'_>], findings: Vec<Finding>) -> Result<Attempt, TooLarge> {
-        let mut by_interface: BTreeMap<&str, (&Interface, Vec<usize>)> = BTreeMap::new();
-        for (index, policy) in chosen.iter().enumerate() {
+    fn assemble(
+        &self,
+        chosen: &[Chosen<'_>],
+        served: &[Served<'_>],
+        findings: Vec<Finding>,
+    ) -> Result<Attempt, TooLarge> {
+        let mut by_interface: BTreeMap<&str, (&Interface, PolicySet<'_>)> = BTreeMap::new();
+        for policy in chosen {
             for interface in &policy.interfaces {
                 let entry = by_interface.entry(interface.name.as_str());
-                entry
-                    .or_insert_with(|| (interface, Vec::new()))
-                    .1
-                    .push(index);
+                let (_, set) = entry.or_insert_with(|| (interface, PolicySet::default()));
+                set.policies.push(policy);
+            }
+        }
+        for service in served {
+            for interface in &service.interfaces {
+                let entry = by_interface.entry(interface.name.as_str());
+                let (_, set) = entry.or_insert_with(|| (interface, PolicySet::default()));
+                set.services.push(service);
             }
         }
         let assigned = ports::assign(&self.memory.ports, by_interface.keys().copied());
@@ -180,22 +196,26 @@ impl Compiler<'_> {
             ports: BTreeMap::new(),
             counters: BTreeMap::new(),
             policies: chosen.iter().map(|policy| self.summary(policy)).collect(),
+            services: served
+                .iter()
+                .map(|served| self.service_summary(served))
+                .collect(),
             tables: Vec::new(),
             findings,
         };
-        let mut built: BTreeMap<Vec<usize>, (Block, Sizes)> = BTreeMap::new();
+        let mut built: BTreeMap<Vec<&Uid>, (Block, Sizes)> = BTreeMap::new();
         for (name, (interface, set)) in &by_interface {
-            let policies: Vec<&Chosen<'_>> = set.iter().map(|index| &chosen[*index]).collect();
             let Some(port) = assigned.get(*name) else {
-                attempt.findings.extend(no_port_left(&policies, name));
+                attempt.findings.extend(no_port_left(set, name));
                 continue;
             };
-            if !built.contains_key(set) {
-                let list = rule_list(&policies);
-                built.insert(set.clone(), classifier::build(&list)?);
+            let key = set.uids();
+            if !built.contains_key(&key) {
+                built.insert(key.clone(), self.build(set)?);
             }
-            let (block, sizes) = &built[set];
-            let asked: Vec<_> = policies
+            let (block, sizes) = &built[&key];
+            let asked: Vec<_> = set
+                .policies
                 .iter()
                 .map(|policy| policy.spec.attach_mode)
                 .collect();
@@ -203,7 +223,7 @@ impl Compiler<'_> {
             if let Some(other) = other {
                 attempt
                     .findings
-                    .push(mode_conflict(policies[other], name, mode));
+                    .push(mode_conflict(set.policies[other], name, mode));
             }
             let attachment = Attachment {
                 interface: (*name).to_owned(),
@@ -213,10 +233,38 @@ impl Compiler<'_> {
             };
             attempt.state.ports.insert(*port, attachment);
             attempt.state.blocks.insert(block.digest(), block.clone());
-            attempt.note_tables(block, *sizes, &policies, name);
+            attempt.note_tables(block, *sizes, set, name);
         }
         attempt.ports = assigned;
         Ok(attempt)
+    }
+
+    fn build(&self, set: &PolicySet<'_>) -> Result<(Block, Sizes), TooLarge> {
+        let mut writer = BlockWriter::new();
+        let sizes = classifier::write(&rule_list(&set.policies), &mut writer)?;
+        let frontends = set.services.iter().flat_map(|service| &service.frontends);
+        let frontends: Vec<_> = frontends.cloned().collect();
+        let mut rings = self.rings.borrow_mut();
+        services::write(&frontends, &self.node.next_hops, &mut rings, &mut writer)?;
+        Ok((writer.finish()?, sizes))
+    }
+}
+
+/// What one interface enforces and serves.
+#[derive(Default)]
+pub(super) struct PolicySet<'a> {
+    /// Policies, in their order.
+    pub policies: Vec<&'a Chosen<'a>>,
+    /// Services.
+    pub services: Vec<&'a Served<'a>>,
+}
+
+impl<'a> PolicySet<'a> {
+    fn uids(&self) -> Vec<&'a Uid> {
+        let policies = self.policies.iter().map(|policy| policy.uid);
+        policies
+            .chain(self.services.iter().map(|service| service.uid))
+            .collect()
     }
 }
 
@@ -234,7 +282,7 @@ fn rule_list(policies: &[&Chosen<'_>]) -> RuleList {
     }
 }
 
-fn no_port_left(policies: &[&Chosen<'_>], interface: &str) -> Vec<Finding> {
+fn no_port_left(set: &PolicySet<'_>, interface: &str) -> Vec<Finding> {
     let limit = MAX_PORTS;
     let remark = || Remark {
         severity: Severity::Stalled,
@@ -244,10 +292,9 @@ fn no_port_left(policies: &[&Chosen<'_>], interface: &str) -> Vec<Finding> {
             "interface {interface} is beyond the {limit} that one agent serves; select fewer interfaces"
         ),
     };
-    policies
-        .iter()
-        .map(|policy| finding(policy.version, remark()))
-        .collect()
+    let policies = set.policies.iter().map(|policy| policy.version);
+    let versions = policies.chain(set.services.iter().map(|service| service.version));
+    versions.map(|version| finding(version, remark())).collect()
 }
 
 fn mode_conflict(policy: &Chosen<'_>, interface: &str, mode: WantedMode) -> Finding {

@@ -26,7 +26,7 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Goes by `good` instead of what was chosen for `uid`, or leaves the resource out.
-    fn fall_back(&mut self, uid: &Uid, good: Option<&Version>) {
+    pub(super) fn fall_back(&mut self, uid: &Uid, good: Option<&Version>) {
         if let Some(good) = good {
             self.versions.insert(uid.clone(), good.clone());
         } else if let Some(version) = self.versions.remove(uid) {
@@ -53,7 +53,7 @@ impl Compiler<'_> {
             };
             let known = |good: &&Version| match &good.content {
                 Content::Policy(spec) => all_groups_known(spec, groups),
-                Content::Group(_) => false,
+                _ => false,
             };
             let good = candidate.last_good.as_ref().filter(known);
             let outcome = match good {
@@ -89,17 +89,17 @@ impl Compiler<'_> {
             let Some((version, spec)) = policy_in(&draft.versions, uid) else {
                 continue;
             };
-            if !select::concerns(&spec, self.node) {
+            if !select::concerns(spec.node_selector.as_ref(), self.node) {
                 continue;
             }
-            if let Some(indices) = counters.of_rules(uid, &spec.rules) {
+            if let Some(indices) = counters.of(uid, rule_names(&spec)) {
                 leased.insert(uid.clone(), indices);
                 continue;
             }
             let good = candidate.last_good.as_ref();
             let indices = good.and_then(|good| match &good.content {
-                Content::Policy(spec) => counters.of_rules(uid, &spec.rules),
-                Content::Group(_) => None,
+                Content::Policy(spec) => counters.of(uid, rule_names(spec)),
+                _ => None,
             });
             let good = good.filter(|_| indices.is_some());
             let outcome = adopt::outcome(good, self.memory);
@@ -111,6 +111,10 @@ impl Compiler<'_> {
         }
         leased
     }
+}
+
+fn rule_names(spec: &XdpPolicySpec) -> impl Iterator<Item = &String> + Clone {
+    spec.rules.iter().map(|rule| &rule.name)
 }
 
 /// The groups that a policy names, with the paths where it does.
@@ -147,7 +151,7 @@ fn policy_in(
     let version = versions.get(uid)?;
     match &version.content {
         Content::Policy(spec) => Some((version.clone(), Arc::clone(spec))),
-        Content::Group(_) => None,
+        _ => None,
     }
 }
 

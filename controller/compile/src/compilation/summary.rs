@@ -1,6 +1,9 @@
 //! What was compiled, for people.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use headgate_datapath::state::{Block, Digest};
 use headgate_layout::verdict::Action;
@@ -8,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Compiler,
-    attempt::{Attempt, Chosen},
+    attempt::{Attempt, Chosen, PolicySet},
 };
 use crate::{
     adopt::Version,
@@ -51,6 +54,44 @@ pub struct PolicySummary {
     pub rules: Vec<RuleSummary>,
 }
 
+/// A service, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSummary {
+    /// Its name, with its namespace.
+    pub name: String,
+    /// Where it was read.
+    pub place: String,
+    /// Number of the content that was read.
+    pub generation: u64,
+    /// Number of the content that is in effect, if any is.
+    pub effective: Option<u64>,
+    /// Whether its nodeSelector selects this node.
+    pub selected: bool,
+    /// Interfaces that it is compiled for.
+    pub interfaces: Vec<String>,
+    /// What is served, in order of addresses and ports.
+    pub frontends: Vec<FrontendSummary>,
+}
+
+/// An address and port of a service, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontendSummary {
+    /// The port's name.
+    pub name: String,
+    /// The address.
+    pub address: IpAddr,
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    /// The port.
+    pub port: u16,
+    /// Entries of its ring.
+    pub ring_size: u32,
+    /// Index of its counter.
+    pub counter: u32,
+    /// Backends with their weights, in the order of their numbers in the ring.
+    pub backends: Vec<(IpAddr, u16)>,
+}
+
 /// A policy set's tables, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TablesSummary {
@@ -60,6 +101,9 @@ pub struct TablesSummary {
     pub bytes: u32,
     /// Policies in the order in which they are tried.
     pub policies: Vec<String>,
+    /// Services.
+    #[serde(default)]
+    pub services: Vec<String>,
     /// Interfaces that share the tables.
     pub interfaces: Vec<String>,
     /// Rules.
@@ -117,7 +161,7 @@ impl Compiler<'_> {
                 effective: versions.get(uid).map(|v| v.generation),
                 priority: spec.priority,
                 default_action: format!("{:?}", spec.default_action),
-                selected: select::concerns(spec, self.node),
+                selected: select::concerns(spec.node_selector.as_ref(), self.node),
                 interfaces: Vec::new(),
                 rules: spec
                     .rules
@@ -139,7 +183,7 @@ impl Attempt {
         &mut self,
         block: &Block,
         sizes: Sizes,
-        policies: &[&Chosen<'_>],
+        set: &PolicySet<'_>,
         interface: &str,
     ) {
         if let Some(known) = self.tables.iter_mut().find(|t| t.tables == block.digest()) {
@@ -149,16 +193,18 @@ impl Attempt {
         self.tables.push(TablesSummary {
             tables: block.digest(),
             bytes: block.length(),
-            policies: policies
-                .iter()
-                .map(|p| p.version.name.name.clone())
-                .collect(),
+            policies: names(set.policies.iter().map(|policy| policy.version)),
+            services: names(set.services.iter().map(|service| service.version)),
             interfaces: vec![interface.to_owned()],
-            rules: policies.iter().map(|p| p.compiled.rules.len()).sum(),
+            rules: set.policies.iter().map(|p| p.compiled.rules.len()).sum(),
             classes: [sizes.sources, sizes.destinations, sizes.transports],
             crossings: sizes.crossings,
         });
     }
+}
+
+fn names<'a>(versions: impl Iterator<Item = &'a Version>) -> Vec<String> {
+    versions.map(|version| version.name.name.clone()).collect()
 }
 
 fn action_name(action: Action) -> String {

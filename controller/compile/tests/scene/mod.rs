@@ -46,6 +46,7 @@ pub fn node(interfaces: impl IntoIterator<Item = Interface>) -> NodeFacts {
         labels: BTreeMap::new(),
         interfaces: interfaces.into_iter().collect(),
         failsafe: BTreeSet::new(),
+        ..NodeFacts::default()
     }
 }
 
@@ -114,7 +115,12 @@ pub fn snapshot<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Snapshot {
 pub fn submitted(object: &Value, file: &str, line: u32) -> Submitted {
     let text = object.to_string();
     let kind = Kind::from_name(object["kind"].as_str().unwrap()).unwrap();
-    let name = ResourceName::new(kind, object["metadata"]["name"].as_str().unwrap());
+    let metadata = &object["metadata"];
+    let name = kind.full_name(
+        metadata["namespace"].as_str(),
+        metadata["name"].as_str().unwrap(),
+    );
+    let name = ResourceName::new(kind, name);
     let (content, warnings) = match check(object) {
         Ok(checked) => (Ok(Content::from(checked.resource)), checked.warnings),
         Err(problems) => (Err(problems), Vec::new()),

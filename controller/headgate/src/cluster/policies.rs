@@ -135,7 +135,7 @@ fn selects(policy: &Submitted, node: &NodeView) -> bool {
             let selector = spec.node_selector.as_ref();
             selector.is_none_or(|selector| selector.matches(&node.labels))
         }
-        Ok(Content::Group(_)) => false,
+        Ok(_) => false,
         Err(_) => {
             let of_policy =
                 |e: &ResourceException| e.kind == policy.name.kind && e.name == policy.name.name;

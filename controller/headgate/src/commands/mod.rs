@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod completion;
 pub(crate) mod detach;
+pub(crate) mod lb;
 pub(crate) mod monitor;
 pub(crate) mod operator;
 pub(crate) mod plan;
@@ -22,6 +23,7 @@ pub(crate) fn run(cli: Cli) -> Result<Outcome, CliError> {
         Command::Operator(arguments) => operator::run(arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),
+        Command::Lb(arguments) => lb::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Detach(arguments) => detach::run(&arguments),

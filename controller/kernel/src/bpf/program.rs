@@ -17,12 +17,14 @@ pub(crate) struct Program {
 }
 
 /// What a run on a frame of ours gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestRun {
     /// What the program returned: `XDP_DROP` is 1, `XDP_PASS` 2.
     pub verdict: u32,
     /// Mean duration of one run, in nanoseconds.
     pub duration_ns: u32,
+    /// The frame as the last run left it.
+    pub frame: Vec<u8>,
 }
 
 /// The beginning of `struct bpf_prog_info`.
@@ -143,18 +145,22 @@ impl Program {
 
     /// Runs the program `repeat` times on `frame`, attached or not.
     pub(crate) fn test_run(&self, frame: &[u8], repeat: u32) -> io::Result<TestRun> {
+        let mut output = vec![0; frame.len()];
         let mut attributes = TestAttributes {
             program_fd: raw(&self.fd),
+            output_length: u32::try_from(output.len()).map_err(io::Error::other)?,
+            output: output.as_mut_ptr() as u64,
             input_length: u32::try_from(frame.len()).map_err(io::Error::other)?,
             input: frame.as_ptr() as u64,
             repeat,
             ..Default::default()
         };
-        // The kernel copies the frame in; with no output buffer nothing is copied out.
+        // The kernel copies the frame in, and as much of it out as there is room for.
         call(Command::BPF_PROG_TEST_RUN, &mut attributes)?;
         Ok(TestRun {
             verdict: attributes.verdict,
             duration_ns: attributes.duration,
+            frame: output,
         })
     }
 }

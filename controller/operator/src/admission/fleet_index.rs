@@ -3,16 +3,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
+    net::IpAddr,
     sync::Arc,
 };
 
-use headgate_compile::{inputs::Labels, snapshot::Content};
-use headgate_crds::{Kind, LabelSelector, PolicyRule, XdpPolicySpec};
+use headgate_compile::{
+    inputs::Labels,
+    services::{self, Claim},
+    snapshot::Content,
+};
+use headgate_crds::{AddressPoolSpec, Kind, LabelSelector, PolicyRule, XdpPolicySpec};
 use tokio::sync::watch;
 
 use crate::fleet::Fleet;
 
-/// Groups, nodes and policies, for look-ups.
+/// Nodes and resources, for look-ups.
 #[derive(Debug, Default)]
 pub struct FleetIndex {
     nodes: usize,
@@ -20,6 +25,9 @@ pub struct FleetIndex {
     node_labels: BTreeSet<Labels>,
     /// Labels of the groups by their names; of those that are refused, none.
     groups: BTreeMap<String, Labels>,
+    pools: Vec<Arc<AddressPoolSpec>>,
+    /// What services have, and which.
+    served: BTreeMap<Claim, String>,
     /// Policies that leave nothing to those after them, in the order in which they are read.
     decisive: Vec<Decisive>,
 }
@@ -52,6 +60,15 @@ impl FleetIndex {
                 Ok(Content::Policy(spec)) => index.add_policy(&resource.name, spec),
                 Err(_) if resource.kind == Kind::CidrGroup => {
                     index.groups.insert(resource.name.clone(), Labels::new());
+                }
+                Ok(Content::Pool(pool)) => {
+                    index.pools.push(Arc::clone(pool));
+                }
+                Ok(Content::Service(service)) => {
+                    for claim in services::claims(&service.spec) {
+                        let name = resource.name.clone();
+                        index.served.entry(claim).or_insert(name);
+                    }
                 }
                 Err(_) => {}
             }
@@ -88,6 +105,18 @@ impl FleetIndex {
     /// Whether a group is selected.
     pub(super) fn selects_a_group(&self, selector: &LabelSelector) -> bool {
         self.groups.values().any(|labels| selector.matches(labels))
+    }
+
+    /// Whether a pool admits the service `name`, given as `NAMESPACE/NAME`, to `address`.
+    pub(super) fn admits(&self, name: &str, address: IpAddr) -> bool {
+        let mut pools = self.pools.iter();
+        pools.any(|pool| services::admits(pool, name, address))
+    }
+
+    /// The service other than `name` that has this already.
+    pub(super) fn holder(&self, claim: &Claim, name: &str) -> Option<&str> {
+        let holder = self.served.get(claim)?;
+        (holder != name).then_some(holder.as_str())
     }
 
     /// Whether a node is selected.

@@ -1,6 +1,9 @@
 //! What is accepted and hardly meant, or not in effect as things are: by other objects, and by nodes.
 
-use headgate_crds::{Checked, CidrGroupReference, Problem, Resource, XdpPolicy};
+use headgate_compile::services;
+use headgate_crds::{
+    Checked, CidrGroupReference, Kind, LoadBalancerService, Problem, Resource, XdpPolicy,
+};
 
 use super::{
     fleet_index::FleetIndex,
@@ -26,6 +29,11 @@ pub(super) fn of(checked: &Checked, known: &FleetIndex) -> Vec<String> {
         if known.is_known() {
             policy.among(known);
         }
+    }
+    if let Resource::LoadBalancerService(service) = &checked.resource
+        && known.is_known()
+    {
+        warnings.extend(of_service(service, known));
     }
     warnings.extend(checked.warnings.iter().map(Problem::to_string));
     bounded(warnings)
@@ -118,6 +126,34 @@ impl OfPolicy<'_> {
             self.warn(&format!("{path}.selector"), words);
         }
     }
+}
+
+fn of_service(service: &LoadBalancerService, known: &FleetIndex) -> Vec<String> {
+    let metadata = &service.metadata;
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let name = Kind::LoadBalancerService.full_name(metadata.namespace.as_deref(), name);
+    let mut warnings = Vec::new();
+    let selector = service.spec.node_selector.as_ref();
+    if selector.is_some_and(|selector| !known.selects_a_node(selector)) {
+        warnings.push(format!(
+            "spec.nodeSelector: selects none of the {} nodes, so nothing serves it; label a node or correct the selector",
+            known.nodes()
+        ));
+    }
+    for (index, address) in service.spec.parsed_addresses().enumerate() {
+        if !known.admits(&name, address) {
+            warnings.push(format!(
+                "spec.addresses[{index}]: lies in no AddressPool that admits this namespace, and until it does the service is not served; add it to one"
+            ));
+        }
+    }
+    let mut claims = services::claims(&service.spec);
+    if let Some(holder) = claims.find_map(|claim| known.holder(&claim, &name)) {
+        warnings.push(format!(
+            "spec.addresses: LoadBalancerService {holder} has an address and port of it already, and the older keeps it; take another address or port"
+        ));
+    }
+    warnings
 }
 
 /// Cuts what is too long, and says how much is left out.

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::select_all;
 use headgate_crds::{API_VERSION, GROUP, Kind, Resource, VERSION, check};
 use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
 use kube::{
@@ -42,10 +43,17 @@ const PAGE: u32 = 50;
 /// The namespace and the label of the EndpointSlices of the API servers.
 const API_SERVERS: (&str, &str) = ("default", "kubernetes.io/service-name=kubernetes");
 
+/// Kinds that a node watches whatever it holds; groups are large.
+const ALWAYS: [Kind; 3] = [
+    Kind::AddressPool,
+    Kind::LoadBalancerService,
+    Kind::XdpPolicy,
+];
+
 /// Whether a resource, as it is kept, needs CidrGroups on a node with these labels.
 pub type UsesGroups<T> = dyn Fn(&T, &BTreeMap<String, String>) -> bool + Send;
 
-/// The policies of a cluster, the groups while a policy of this node uses some, the node itself and
+/// The resources of a cluster, of which groups while a policy of this node uses some, the node itself and
 /// the addresses of the API servers, each by a watch.
 pub struct KubernetesSource<T> {
     client: Client,
@@ -53,7 +61,8 @@ pub struct KubernetesSource<T> {
     convert: Arc<dyn Fn(Resource) -> T + Send + Sync>,
     uses_groups: Box<UsesGroups<T>>,
     groups_in_effect: bool,
-    policies: Documents<T>,
+    /// One for each kind that is watched always.
+    always: [Documents<T>; ALWAYS.len()],
     groups: Option<Documents<T>>,
     node: Watched<PartialObjectMeta<Node>, NodeObject>,
     api_servers: Watched<EndpointSlice, Vec<SocketAddr>>,
@@ -83,7 +92,7 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
         let convert: Arc<dyn Fn(Resource) -> T + Send + Sync> = Arc::new(convert);
         let (namespace, label) = API_SERVERS;
         Self {
-            policies: documents(&client, Kind::XdpPolicy, Arc::clone(&convert)),
+            always: ALWAYS.map(|kind| documents(&client, kind, Arc::clone(&convert))),
             groups: None,
             node: Watched::new(
                 list(
@@ -163,7 +172,7 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
     /// Takes in one event; whether something is now known that was not before.
     async fn next(&mut self) -> bool {
         let is_new = tokio::select! {
-            is_new = self.policies.next() => is_new,
+            is_new = next_of_any(&mut self.always) => is_new,
             is_new = next_of(&mut self.groups) => is_new,
             is_new = self.node.next() => is_new,
             is_new = self.api_servers.next() => is_new,
@@ -182,9 +191,10 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
         let uses = |document: &Arc<Document<T>>| match &document.content {
             Ok(content) => (self.uses_groups)(content, &node.labels),
             // What it last said well may use some.
-            Err(_) => true,
+            Err(_) => document.kind == Kind::XdpPolicy,
         };
-        let wanted = self.groups_in_effect || self.policies.objects().any(uses);
+        let wanted =
+            self.groups_in_effect || self.always.iter().flat_map(Watched::objects).any(uses);
         if !wanted {
             self.groups = None;
         } else if self.groups.is_none() {
@@ -195,13 +205,13 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
 
     fn documents(&self) -> impl Iterator<Item = &Arc<Document<T>>> {
         let groups = self.groups.iter().flat_map(Watched::objects);
-        self.policies.objects().chain(groups)
+        self.always.iter().flat_map(Watched::objects).chain(groups)
     }
 
     /// Why it is not known what there is.
     fn unknown(&self) -> Option<String> {
         let unlisted = |is_listed: bool| !is_listed;
-        if unlisted(self.policies.is_listed())
+        if !self.always.iter().all(Watched::is_listed)
             || unlisted(self.node.is_listed())
             || self
                 .groups
@@ -223,9 +233,16 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
     fn trouble(&self) -> Option<String> {
         let groups = self.groups.as_ref().and_then(Watched::trouble);
         let others = [self.node.trouble(), self.api_servers.trouble()];
-        let all = [self.policies.trouble(), groups].into_iter().chain(others);
+        let always = self.always.iter().map(Watched::trouble);
+        let all = always.chain([groups]).chain(others);
         all.flatten().next()
     }
+}
+
+/// The next event of any of them. Dropping the future loses none: see [`Watched::next`].
+async fn next_of_any<T: PartialEq + Send + Sync + 'static>(watched: &mut [Documents<T>]) -> bool {
+    let next = watched.iter_mut().map(|watched| Box::pin(watched.next()));
+    select_all(next).await.0
 }
 
 async fn next_of<T: PartialEq + Send + Sync + 'static>(watched: &mut Option<Documents<T>>) -> bool {
@@ -272,7 +289,9 @@ fn list_name(kind: Kind) -> String {
 
 fn plural(kind: Kind) -> &'static str {
     match kind {
+        Kind::AddressPool => "addresspools",
         Kind::CidrGroup => "cidrgroups",
+        Kind::LoadBalancerService => "loadbalancerservices",
         Kind::XdpPolicy => "xdppolicies",
     }
 }
@@ -300,10 +319,23 @@ pub fn datapaths_api(client: &Client) -> Api<DynamicObject> {
     untyped(client, "NodeDatapath", "nodedatapaths")
 }
 
+/// The objects of a kind in `namespace`, or all of them.
+#[must_use]
+pub fn api_in(client: &Client, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {
+    let resource = described(kind.as_str(), plural(kind));
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
 fn untyped(client: &Client, kind: &str, plural: &str) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &described(kind, plural))
+}
+
+fn described(kind: &str, plural: &str) -> ApiResource {
     let kind = GroupVersionKind::gvk(GROUP, VERSION, kind);
-    let resource = ApiResource::from_gvk_with_plural(&kind, plural);
-    Api::all_with(client.clone(), &resource)
+    ApiResource::from_gvk_with_plural(&kind, plural)
 }
 
 /// An object of the API, checked.
@@ -313,7 +345,8 @@ pub fn document<T>(
     object: DynamicObject,
     convert: &dyn Fn(Resource) -> T,
 ) -> Document<T> {
-    let (uid, name) = (object.uid().unwrap_or_default(), object.name_any());
+    let uid = object.uid().unwrap_or_default();
+    let name = kind.full_name(object.namespace().as_deref(), &object.name_any());
     let generation = object.metadata.generation;
     let value = as_written(kind, object);
     let (content, warnings) = match check(&value) {
@@ -344,6 +377,10 @@ pub fn as_written(kind: Kind, object: DynamicObject) -> Value {
         "kind": kind.as_str(),
         "metadata": {"name": metadata.name},
     });
+    if let Some(namespace) = metadata.namespace {
+        value["metadata"]["namespace"] = json!(namespace);
+        value["metadata"]["creationTimestamp"] = json!(metadata.creation_timestamp);
+    }
     if let Some(labels) = metadata.labels {
         value["metadata"]["labels"] = json!(labels);
     }

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::{
-    objects::{from, group, many, policy, protocol, ranges, rule},
+    objects::{from, group, many, policy, pool, protocol, ranges, rule, service},
     submit::{create, named},
 };
 
@@ -24,7 +24,9 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn completed(object: &Value) -> Value {
     let checked = check(object).unwrap_or_else(|problems| panic!("{object:#}: {problems:#?}"));
     let spec = match checked.resource {
+        Resource::AddressPool(pool) => serde_json::to_value(pool.spec),
         Resource::CidrGroup(group) => serde_json::to_value(group.spec),
+        Resource::LoadBalancerService(service) => serde_json::to_value(service.spec),
         Resource::XdpPolicy(policy) => serde_json::to_value(policy.spec),
     };
     spec.expect("plain data")
@@ -101,6 +103,33 @@ fn accepted() {
             protocol(json!({"tcp": {"flags": {"set": ["Syn", "Syn"]}}})),
         ),
         ("empty-selector", policy(json!({"nodeSelector": {}}))),
+        ("service", service(json!({}))),
+        (
+            "service-of-both-families",
+            service(json!({
+                "nodeSelector": {"matchLabels": {"role": "edge"}},
+                "interfaces": ["eth*"],
+                "addresses": ["203.0.113.10", "2001:db8::10"],
+                "ports": [
+                    {"name": "dns", "protocol": "UDP", "port": 53},
+                    {"name": "dns-tcp", "port": 53},
+                ],
+                "backends": {"static": [
+                    {"address": "10.0.0.1", "weight": 256},
+                    {"address": "10.0.0.2", "weight": 0},
+                    {"address": "fd00::1"},
+                ]},
+                "ringSize": 65537,
+            })),
+        ),
+        (
+            "pool-for-all",
+            pool(json!({"cidrs": ["203.0.113.0/24", "2001:db8::/64"]})),
+        ),
+        (
+            "pool-for-two",
+            pool(json!({"cidrs": ["203.0.113.0/24"], "namespaces": ["shop", "blog"]})),
+        ),
     ]);
 }
 
@@ -121,7 +150,20 @@ fn largest() {
     let long = many(5000, |i| {
         json!(format!("2001:0db8:0001:0002:0003:0004:{i:04x}:0000/112"))
     });
+    let backends = many(
+        512,
+        |i| json!({"address": format!("2001:db8::{:x}", i + 1)}),
+    );
+    let addresses = many(16, |i| json!(format!("2001:db8:ff::{:x}", i + 1)));
+    let served = many(64, |i| json!({"name": format!("p{i}"), "port": i + 1}));
     assert_stored([
+        (
+            "service-of-all",
+            service(json!({
+                "addresses": addresses, "ports": served, "interfaces": interfaces,
+                "backends": {"static": backends},
+            })),
+        ),
         ("ranges", policy(json!({"rules": with_cidrs}))),
         (
             "ports",

@@ -35,6 +35,25 @@ pub(crate) fn group(spec: Value) -> Value {
     object("CidrGroup", spec)
 }
 
+/// A service in the namespace `default` with these fields in place of usual ones.
+pub(crate) fn service(fields: Value) -> Value {
+    let mut spec = json!({
+        "addresses": ["203.0.113.10"],
+        "ports": [{"name": "http", "port": 80}],
+        "backends": {"static": [{"address": "10.0.0.1"}, {"address": "10.0.0.2"}]},
+        "forwarding": "DirectReturn",
+    });
+    for (key, value) in fields.as_object().expect("fields are an object") {
+        spec[key] = value.clone();
+    }
+    object("LoadBalancerService", spec)
+}
+
+/// A pool with this spec.
+pub(crate) fn pool(spec: Value) -> Value {
+    object("AddressPool", spec)
+}
+
 /// As many of something.
 pub(crate) fn many(count: usize, item: impl Fn(usize) -> Value) -> Value {
     (0..count).map(item).collect()

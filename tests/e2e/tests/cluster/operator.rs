@@ -7,6 +7,7 @@ use std::{
 };
 
 use headgate_e2e_tests::{
+    cluster::LABEL,
     control_plane::ControlPlane,
     fleet::{Fleet, SOON},
     trials::on_cluster,
@@ -23,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_cluster("the_cluster_itself_is_kept_in_reserved_groups", reserved),
         on_cluster("another_replica_takes_over_and_says_the_same", failover),
         on_cluster("a_deletion_needs_no_operator", deletion),
+        on_cluster("a_service_is_ready_where_it_is_served", served),
         on_cluster("the_commit_that_a_generation_came_from_is_told", provenance),
     ]
 }
@@ -368,4 +370,58 @@ fn provenance() {
     wait_for_status(&fleet, "web", "tells none", |policy| {
         policy["status"]["source"] == Value::Null && is(policy, "Ready=True")
     });
+}
+
+/// A service and the pool of its address; the backend is the client of the cluster.
+fn served() {
+    let control_plane = started();
+    let fleet = Fleet::on(&control_plane, 2);
+    let _operator = control_plane.start_operator("first", &[]);
+    let fleet = fleet.start();
+    let (pool, name) = (fleet.named("pool"), fleet.named("web"));
+    let service = json!({
+        "apiVersion": "headgate.dev/v1alpha1", "kind": "LoadBalancerService",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "nodeSelector": {"matchLabels": {LABEL: fleet.cluster.name}},
+            "interfaces": ["eth0"],
+            "addresses": ["203.0.113.10"],
+            "ports": [{"name": "http", "port": 80}],
+            "backends": {"static": [{"address": fleet.cluster.client.end.v4}]},
+            "forwarding": "DirectReturn",
+        },
+    });
+    fleet.apply(&service);
+    let status_of = |kind: &str, name: &str, what: &str, wanted: &str| {
+        wait_for(SOON, what, || is(&get(&fleet, kind, name), wanted));
+    };
+    let stalled = "without a pool it is refused on the nodes";
+    status_of("lbs", &name, stalled, "Ready=False");
+    let told = get(&fleet, "lbs", &name)["status"]["failing"][0].clone();
+    assert_eq!(told["reason"], "NotAdmitted", "{told:#}");
+
+    let mut admitting = json!({
+        "apiVersion": "headgate.dev/v1alpha1", "kind": "AddressPool",
+        "metadata": {"name": pool},
+        "spec": {"cidrs": ["203.0.113.0/24"], "namespaces": ["default"]},
+    });
+    fleet.apply(&admitting);
+    status_of("lbs", &name, "with a pool it is served", "Ready=True/Live");
+    status_of("ap", &pool, "the pool is in use", "Ready=True/Live");
+    for node in &fleet.nodes {
+        let listed = node.headgate(&["lb", "list", "-o", "json"]).json();
+        assert_eq!(listed[0]["state"], "Enforced", "{listed:#}");
+    }
+
+    admitting["spec"]["namespaces"] = json!(["other"]);
+    fleet.apply(&admitting);
+    let kept = "what is served stays, and is said to be no longer admitted";
+    status_of("lbs", &name, kept, "Ready=False");
+    fleet.delete("lbs", "web");
+    fleet.delete("ap", "pool");
+    for node in 0..2 {
+        fleet.wait_for_datapath(node, "serves nothing", |status| {
+            status["interfaces"] == Value::Null
+        });
+    }
 }

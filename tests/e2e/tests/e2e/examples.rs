@@ -11,6 +11,7 @@ use headgate_e2e_tests::{
     judged::Judged,
     lab::Lab,
     paths::{example, example_cidrs, example_policies},
+    services,
     trials::on_node,
 };
 use libtest_mimic::{Failed, Trial};
@@ -42,7 +43,10 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn all_exercised() -> Result<(), Failed> {
-    let exercised: Vec<&str> = EXERCISES.iter().map(|(name, ..)| *name).collect();
+    let mut exercised: Vec<&str> = EXERCISES.iter().map(|(name, ..)| *name).collect();
+    // By `balancing`.
+    exercised.push(services::EXAMPLE);
+    exercised.sort_unstable();
     let there = example_policies();
     if there != exercised {
         return Err(

@@ -48,8 +48,10 @@ fn link_removed() {
     let lab = Lab::enforcing(&[("policy.yaml", &on("eth0"))]);
     lab.check([bad().dropped_by("dropping/udp")]);
     lab.node.pause();
-    let links = lab.node.pins().join("v2/links");
-    let link = std::fs::read_dir(&links).expect("the links' folder").next();
+    let layouts = std::fs::read_dir(lab.node.pins()).expect("the instance's folder");
+    let [layout] = layouts.flatten().collect::<Vec<_>>().try_into().expect("one layout");
+    let links = std::fs::read_dir(layout.path().join("links"));
+    let link = links.expect("the links' folder").next();
     let link = link
         .expect("there is a link")
         .expect("it can be read")

@@ -1,5 +1,6 @@
 //! Policies written, agents run, packets sent and counted.
 
+mod balancing;
 mod examples;
 mod failsafe;
 mod first_rule;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let trials: Vec<Trial> = [
         first_rule::trials(),
         examples::trials(),
+        balancing::trials(),
         replacing::trials(),
         restarting::trials(),
         interfaces::trials(),

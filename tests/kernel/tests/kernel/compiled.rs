@@ -1,11 +1,14 @@
 //! Policies in the running kernel and the same tables on the host.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use headgate_compile::{
     compile,
     memory::{Memory, Seconds},
-    node::{Interface, InterfaceKind, NodeFacts},
+    node::{Interface, InterfaceKind, NextHop, NodeFacts},
     snapshot::{Content, ResourceName, Snapshot, Submitted},
 };
 use headgate_crds::{Kind, check};
@@ -14,12 +17,16 @@ use headgate_kernel_tests::{
     network::{quiet, veth},
     node::{Node, port},
 };
-use headgate_layout::verdict::{Action, Count, Reason};
+use headgate_layout::{
+    services::Backend,
+    verdict::{Action, Count, Reason},
+};
 use headgate_packet::{
+    balance::rewrite,
     failsafe::Claim,
     judge::{Cause, Environment, Verdict, judge},
     parse::Addresses,
-    tables::HostTables,
+    tables::{HostTables, Tables as _},
 };
 use serde_json::Value;
 
@@ -40,6 +47,11 @@ impl Compiled {
 
     /// Makes one end of a veth pair enforce these objects, which must all be good.
     pub(crate) fn new(objects: &[Value]) -> Self {
+        Self::with_next_hops(objects, BTreeMap::new())
+    }
+
+    /// The same where these are the ways to backends.
+    pub(crate) fn with_next_hops(objects: &[Value], next_hops: BTreeMap<IpAddr, NextHop>) -> Self {
         let mut node = Node::new();
         quiet();
         let interface = Interface {
@@ -54,7 +66,8 @@ impl Compiled {
             name: "node".to_owned(),
             labels: BTreeMap::new(),
             interfaces: vec![interface],
-            failsafe: BTreeSet::new(),
+            next_hops,
+            ..NodeFacts::default()
         };
         let snapshot = Snapshot {
             submitted: objects.iter().map(submitted).collect(),
@@ -71,10 +84,11 @@ impl Compiled {
         state.fresh_counters.clear();
         node.converge(&state);
         let rules = compilation.policies.iter().flat_map(|policy| &policy.rules);
+        let rules = rules.map(|rule| (rule.name.clone(), rule.counter.expect("a counter")));
+        let ports = compilation.services.iter().flat_map(|s| &s.frontends);
+        let ports = ports.map(|port| (port.name.clone(), port.counter));
         Self {
-            rules: rules
-                .map(|rule| (rule.name.clone(), rule.counter.expect("a counter")))
-                .collect(),
+            rules: rules.chain(ports).collect(),
             block: words(&state.blocks[&state.ports[&Self::port()].tables]),
             node,
         }
@@ -83,6 +97,21 @@ impl Compiled {
     /// What the host makes of `frame`.
     pub(crate) fn on_host(&self, frame: &[u8]) -> Verdict {
         judge(frame, &Host(HostTables::new(&self.block)))
+    }
+
+    /// What the host makes of `frame`, and which interface it leaves by.
+    pub(crate) fn rewritten_on_host(&self, frame: &mut [u8]) -> Result<Option<u32>, Reason> {
+        let tables = HostTables::new(&self.block);
+        let verdict = judge(frame, &Host(tables));
+        if verdict.backend == 0 {
+            return match verdict.cause {
+                Cause::Reason(reason) if verdict.action == Action::Drop => Err(reason),
+                _ => Ok(None),
+            };
+        }
+        let backend: &Backend = tables.at(verdict.backend).expect("a backend");
+        let is_rewritten = rewrite(frame, backend, verdict.length)?;
+        Ok(is_rewritten.then_some(backend.ifindex))
     }
 
     /// What the kernel returns for `frame`.
@@ -147,7 +176,8 @@ impl<'a> Environment for Host<'a> {
 fn submitted(object: &Value) -> Submitted {
     let kind = Kind::from_name(object["kind"].as_str().expect("a kind")).expect("a kind");
     let name = object["metadata"]["name"].as_str().expect("a name");
-    let name = ResourceName::new(kind, name);
+    let namespace = object["metadata"]["namespace"].as_str();
+    let name = ResourceName::new(kind, kind.full_name(namespace, name));
     let checked = check(object).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
     Submitted {
         uid: name.to_string(),

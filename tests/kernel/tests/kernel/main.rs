@@ -1,6 +1,7 @@
 //! `headgate-kernel` in the running kernel.
 
 mod attaching;
+mod balancing;
 mod captured_frames;
 #[path = "../../../../controller/compile/tests/captures/mod.rs"]
 mod captures;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     }
     let trials: Vec<Trial> = [
         attaching::trials(),
+        balancing::trials(),
         captured_frames::trials(),
         counting::trials(),
         facts::trials(),

@@ -7,6 +7,7 @@ use headgate_compile::{
     Compilation, compile,
     memory::{LastGood, Memory},
     node::{Interface, InterfaceKind, NodeFacts},
+    services::backends,
     snapshot::{Content, Uid},
 };
 use headgate_datapath::{
@@ -115,7 +116,9 @@ fn compiled(directory: &Path, node: &NodeFacts, memory: &Memory) -> Result<Compi
     if let Some(reason) = resources.unavailable {
         return Err(CliError::Unavailable(reason));
     }
-    let mut compilation = compile(&resources.snapshot, node, memory, now());
+    let mut node = node.clone();
+    node.next_hops = facts::ways(&backends(&resources.snapshot, memory))?.next_hops;
+    let mut compilation = compile(&resources.snapshot, &node, memory, now());
     compilation.findings.extend(resources.left_aside);
     Ok(compilation)
 }
@@ -134,6 +137,7 @@ fn node(arguments: &PlanArguments) -> Result<NodeFacts, CliError> {
             .map(|(name, number)| made_up(name, number))
             .collect(),
         failsafe,
+        ..NodeFacts::default()
     })
 }
 

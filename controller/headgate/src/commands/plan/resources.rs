@@ -1,6 +1,6 @@
 //! What changes between two sets of resources in effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headgate_compile::{
     memory::LastGood,
@@ -8,6 +8,7 @@ use headgate_compile::{
 };
 use headgate_crds::{PolicyRule, XdpPolicySpec};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::output::count;
 
@@ -76,6 +77,12 @@ fn summary(content: &Content) -> Vec<String> {
             count(spec.rules.len(), "rule")
         ),
         Content::Group(group) => count(group.addresses.len(), "address range"),
+        Content::Service(service) => format!(
+            "{} to {}",
+            service.spec.addresses.join(", "),
+            count(service.spec.backends.fixed.len(), "backend")
+        ),
+        Content::Pool(pool) => count(pool.cidrs.len(), "address range"),
     }]
 }
 
@@ -83,9 +90,26 @@ fn differences(old: &Content, new: &Content) -> Vec<String> {
     match (old, new) {
         (Content::Policy(old), Content::Policy(new)) => policy_differences(old, new),
         (Content::Group(old), Content::Group(new)) => group_differences(old, new),
+        (Content::Service(old), Content::Service(new)) => fields_that_differ(&old.spec, &new.spec),
+        (Content::Pool(old), Content::Pool(new)) => fields_that_differ(old.as_ref(), new.as_ref()),
         // A uid belongs to one kind.
         _ => Vec::new(),
     }
+}
+
+/// The fields of a spec that say something else.
+fn fields_that_differ(old: &impl Serialize, new: &impl Serialize) -> Vec<String> {
+    let (Ok(old), Ok(new)) = (serde_json::to_value(old), serde_json::to_value(new)) else {
+        return Vec::new();
+    };
+    let (Value::Object(former), Value::Object(written)) = (&old, &new) else {
+        return Vec::new();
+    };
+    let fields: BTreeSet<&String> = former.keys().chain(written.keys()).collect();
+    let changed = fields
+        .into_iter()
+        .filter(|field| former.get(*field) != written.get(*field));
+    changed.map(|field| format!("{field} changed")).collect()
 }
 
 fn policy_differences(old: &XdpPolicySpec, new: &XdpPolicySpec) -> Vec<String> {

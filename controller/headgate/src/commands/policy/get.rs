@@ -13,6 +13,7 @@ use crate::{
     cluster::ClusterArguments,
     outcome::{CliError, Outcome},
     output::{OutputArguments, columns, fields, section},
+    resource_state::InterfaceView,
 };
 
 /// Show one policy of this node in full: generations, interfaces, rules with counters, findings; or
@@ -50,15 +51,7 @@ fn table(policy: &PolicyView) -> String {
         ("Priority", policy.priority.to_string()),
         ("Default", policy.default_action.clone()),
     ]);
-    let interfaces = policy.interfaces.iter().map(|view| {
-        let reason = view.reason.as_ref().map(|reason| format!(": {reason}"));
-        format!(
-            "{}: {:?}{}",
-            view.interface,
-            view.state,
-            reason.unwrap_or_default()
-        )
-    });
+    let interfaces = policy.interfaces.iter().map(InterfaceView::line);
     text.push_str(&section("Interfaces", interfaces));
     if !policy.rules.is_empty() {
         text.push('\n');

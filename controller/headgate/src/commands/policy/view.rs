@@ -3,37 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use headgate_agent::report::Report;
-use headgate_compile::{
-    compilation::PolicySummary,
-    finding::{Finding, Severity},
-};
+use headgate_compile::{compilation::PolicySummary, finding::Finding};
 use headgate_crds::Kind;
 use headgate_layout::verdict::Count;
 use serde::Serialize;
 
 use crate::{
     arguments::InstanceArguments,
-    enforcement::{self, Enforcement, State},
+    enforcement::{self, Enforcement},
     live::Live,
     outcome::CliError,
+    resource_state::{InterfaceView, ResourceState, findings_of, state},
 };
-
-/// How a policy stands on this node, the best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(super) enum PolicyState {
-    /// In force on every interface that it selects.
-    Enforced,
-    /// Its nodeSelector does not select this node.
-    NotSelected,
-    /// It waits for something, such as an interface.
-    Pending,
-    /// An interface enforces something else than is wanted.
-    Outdated,
-    /// An interface enforces nothing.
-    NotEnforced,
-    /// Its present content is refused.
-    Stalled,
-}
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -46,17 +27,10 @@ pub(super) struct PolicyView {
     pub(super) priority: u16,
     pub(super) default_action: String,
     pub(super) selected: bool,
-    pub(super) state: PolicyState,
+    pub(super) state: ResourceState,
     pub(super) interfaces: Vec<InterfaceView>,
     pub(super) rules: Vec<RuleView>,
     pub(super) findings: Vec<Finding>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct InterfaceView {
-    pub(super) interface: String,
-    pub(super) state: State,
-    pub(super) reason: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -106,16 +80,8 @@ fn view(
     enforcements: &[Enforcement],
     counts: &BTreeMap<u32, Count>,
 ) -> PolicyView {
-    let concerns = |finding: &&Finding| {
-        let resource = finding.resource.as_ref();
-        resource.is_some_and(|r| r.kind == Kind::XdpPolicy.as_str() && r.name == policy.name)
-    };
-    let findings: Vec<_> = report.findings.iter().filter(concerns).cloned().collect();
-    let interfaces: Vec<_> = policy
-        .interfaces
-        .iter()
-        .map(|name| interface(name, enforcements))
-        .collect();
+    let findings = findings_of(report, Kind::XdpPolicy, &policy.name);
+    let interfaces = InterfaceView::of(&policy.interfaces, enforcements);
     let rules = policy.rules.iter().map(|rule| {
         let count = rule.counter.and_then(|index| counts.get(&index));
         RuleView {
@@ -133,55 +99,23 @@ fn view(
         priority: policy.priority,
         default_action: policy.default_action.clone(),
         selected: policy.selected,
-        state: state(policy, &interfaces, &findings),
+        state: state(policy.selected, &interfaces, &findings),
         rules: rules.collect(),
         interfaces,
         findings,
     }
 }
 
-fn interface(name: &str, enforcements: &[Enforcement]) -> InterfaceView {
-    let known = enforcements.iter().find(|e| e.interface == name);
-    InterfaceView {
-        interface: name.to_owned(),
-        state: known.map_or(State::NotEnforced, |known| known.state),
-        reason: match known {
-            Some(known) => known.reason.clone(),
-            None => Some("the agent serves no port for it".to_owned()),
-        },
-    }
-}
-
-fn state(
-    policy: &PolicySummary,
-    interfaces: &[InterfaceView],
-    findings: &[Finding],
-) -> PolicyState {
-    let has = |severity| findings.iter().any(|finding| finding.severity == severity);
-    if has(Severity::Stalled) {
-        return PolicyState::Stalled;
-    }
-    if !policy.selected {
-        return PolicyState::NotSelected;
-    }
-    let worst = interfaces.iter().map(|interface| interface.state).max();
-    match worst {
-        Some(State::NotEnforced) => PolicyState::NotEnforced,
-        Some(State::Outdated | State::Unknown) => PolicyState::Outdated,
-        None => PolicyState::Pending,
-        Some(State::Enforced) if has(Severity::Pending) => PolicyState::Pending,
-        Some(State::Enforced) => PolicyState::Enforced,
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use headgate_compile::{
-        compilation::RuleSummary, finding::FindingReason, snapshot::ResourceName,
+        compilation::RuleSummary,
+        finding::{FindingReason, Severity},
+        snapshot::ResourceName,
     };
 
     use super::*;
-    use crate::enforcement::tests::healthy;
+    use crate::enforcement::{State, tests::healthy};
 
     pub(in super::super) fn policy(name: &str) -> PolicySummary {
         let rule = |name: &str, counter| RuleSummary {
@@ -236,7 +170,7 @@ pub(super) mod tests {
     #[test]
     fn rules_come_with_what_they_counted() {
         let view = view_of(policy("web"), Vec::new());
-        assert_eq!(view.state, PolicyState::Enforced);
+        assert_eq!(view.state, ResourceState::Enforced);
         assert_eq!(view.rules[0].packets, Some(3));
         assert_eq!(view.rules[1].packets, None);
     }
@@ -244,14 +178,14 @@ pub(super) mod tests {
     #[test]
     fn a_refused_policy_is_stalled_though_its_last_content_is_enforced() {
         let view = view_of(policy("web"), vec![finding("web", Severity::Stalled)]);
-        assert_eq!(view.state, PolicyState::Stalled);
+        assert_eq!(view.state, ResourceState::Stalled);
         assert_eq!(view.interfaces[0].state, State::Enforced);
     }
 
     #[test]
     fn a_finding_about_another_policy_is_not_its_own() {
         let view = view_of(policy("web"), vec![finding("other", Severity::Stalled)]);
-        assert_eq!(view.state, PolicyState::Enforced);
+        assert_eq!(view.state, ResourceState::Enforced);
         assert!(view.findings.is_empty());
     }
 
@@ -259,7 +193,7 @@ pub(super) mod tests {
     fn a_policy_is_as_good_as_its_worst_interface() {
         let mut two = policy("web");
         two.interfaces.push("eth1".into());
-        assert_eq!(view_of(two, Vec::new()).state, PolicyState::NotEnforced);
+        assert_eq!(view_of(two, Vec::new()).state, ResourceState::NotEnforced);
     }
 
     #[test]
@@ -269,12 +203,12 @@ pub(super) mod tests {
         elsewhere.interfaces.clear();
         assert_eq!(
             view_of(elsewhere, Vec::new()).state,
-            PolicyState::NotSelected
+            ResourceState::NotSelected
         );
         let mut waiting = policy("web");
         waiting.interfaces.clear();
         let pending = vec![finding("web", Severity::Pending)];
-        assert_eq!(view_of(waiting, pending).state, PolicyState::Pending);
+        assert_eq!(view_of(waiting, pending).state, ResourceState::Pending);
     }
 
     #[test]

@@ -177,6 +177,7 @@ mod tests {
             tables: Digest::of(b"a"),
             bytes: 4096,
             policies: vec!["web".into()],
+            services: Vec::new(),
             interfaces: vec!["eth0".into()],
             rules: 2,
             classes: [2, 1, 3],

@@ -10,7 +10,7 @@ use headgate_source::{Document, Origin};
 use serde_json::{Value, json};
 
 use super::webhook::{Guarded, SOON, guarded, labels, policy_without_match};
-use crate::objects::{group, policy, rule};
+use crate::objects::{group, policy, pool, rule, service};
 
 /// The words of the check for the only problem of an object.
 fn words(object: &Value) -> String {
@@ -123,14 +123,15 @@ pub(super) fn without_a_schema() {
 fn fleet(node: &[(&str, &str)], objects: &[Value]) -> Fleet {
     let resources = objects.iter().map(|object| {
         let resource = check(object).expect("it is good").resource;
+        let name = resource.kind().full_name(None, resource.name());
         let document: Resource = Document {
             origin: Origin {
                 list: String::new(),
                 line: None,
             },
             kind: resource.kind(),
-            name: resource.name().to_owned(),
-            uid: resource.name().to_owned(),
+            uid: name.clone(),
+            name,
             generation: Some(1),
             written: [0; 32],
             content: Ok(Content::from(resource)),
@@ -156,10 +157,14 @@ pub(super) fn warnings() {
             policy(json!({"priority": 1, "rules": [{"name": "all", "action": "Allow"}]})),
             "all",
         );
-        guarded
-            .fleet
-            .send_replace(Arc::new(fleet(&[("role", "edge")], &[known, all])));
+        let pool = with_name(pool(json!({"cidrs": ["203.0.113.0/24"]})), "pool");
+        let first = with_name(service(json!({})), "first");
+        guarded.fleet.send_replace(Arc::new(fleet(
+            &[("role", "edge")],
+            &[known, all, pool, first],
+        )));
         let none = json!({"matchLabels": {"role": "core"}});
+        let elsewhere = json!({"addresses": ["198.51.100.1"]});
         let groups = |names: &[&str], list: &str| json!({"from": {"cidrGroups": {"names": names, "selector": {"matchLabels": {"list": list}}}}});
         let allow = json!({"name": "a", "action": "Allow", "from": {"cidrs": ["192.0.2.0/24"]}});
         let here = |mut spec: Value| {
@@ -205,6 +210,18 @@ pub(super) fn warnings() {
                 policy(json!({})),
                 "spec.priority: has no effect: XdpPolicy all",
             ),
+            (
+                service(json!({"nodeSelector": none, "addresses": ["203.0.113.11"]})),
+                "spec.nodeSelector: selects none of the 1 nodes, so nothing serves it",
+            ),
+            (
+                service(elsewhere),
+                "spec.addresses[0]: lies in no AddressPool that admits this namespace",
+            ),
+            (
+                service(json!({})),
+                "spec.addresses: LoadBalancerService default/first has an address and port",
+            ),
         ];
         for (object, warning) in cases {
             let object = with_name(object, "warned").to_string();
@@ -220,7 +237,7 @@ pub(super) fn warnings() {
             .kubectl()
             .said_of(&["apply", "-f", "-"], &quiet.to_string());
         assert_eq!((said.code, said.errors.as_str()), (0, ""), "{said:?}");
-        assert_eq!(Kind::ALL.len(), 2, "a new kind has warnings of its own");
+        assert_eq!(Kind::ALL.len(), 4, "a new kind has warnings of its own");
     });
 }
 

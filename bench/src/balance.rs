@@ -1,0 +1,160 @@
+//! What the load balancer costs a packet, and how long its tables take.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Instant,
+};
+
+use anyhow::ensure;
+use headgate_compile::{
+    classifier::{self, BlockWriter, RuleList},
+    node::NextHop,
+    services::{self, Frontend, Rings, UDP},
+};
+use headgate_datapath::state::{Block, Ifindex};
+use headgate_layout::verdict::Action;
+
+use crate::{
+    driver::Driver,
+    lists::{Family, hosts},
+    node::Node,
+    table::Table,
+};
+
+/// The port that the driver's packets go to.
+const PORT: u16 = 12345;
+const RING: u32 = 16_381;
+/// Flows at a time; targets in nanoseconds, by DirectReturn.
+const FLOWS: [(usize, Option<f64>); 3] = [(1, Some(40.0)), (1_000, None), (250_000, Some(60.0))];
+
+/// Adds the rows.
+pub fn measure(table: &mut Table) -> anyhow::Result<()> {
+    let mut node = Node::new()?;
+    let (ways, mut rings) = (ways(), Rings::default());
+    for (family, name) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
+        let mut driver = Driver::load(family)?;
+        for (label, services) in [
+            ("no services", vec![]),
+            (
+                "a packet for none of 1,000 services",
+                many(family, 1_000, 10, false),
+            ),
+        ] {
+            node.enforce(&block(&services, &ways, &mut rings)?)?;
+            driver.test(node.program_id()?)?;
+            let keys = driver.sources(&hosts(family, 1_000).keys)?;
+            let cost = driver.cost(keys, false)?;
+            table.median(&format!("{name}, {label}"), cost, None, "ns");
+        }
+        node.enforce(&block(&many(family, 1_000, 100, true), &ways, &mut rings)?)?;
+        driver.test(node.program_id()?)?;
+        for (flows, target) in FLOWS {
+            let keys = driver.sources(&hosts(family, flows).keys)?;
+            let before = node.packets(0)?;
+            let cost = driver.cost(keys, flows == 1)?;
+            ensure!(node.packets(0)? > before, "no packet was sent on");
+            let label = format!(
+                "{name} by DirectReturn, {flows} flows to one of 1,000 services x 100 backends"
+            );
+            table.median(&label, cost, target, "ns");
+        }
+    }
+    times(&mut node, table)
+}
+
+/// From services to tables in force: all new, and after one backend's change.
+fn times(node: &mut Node, table: &mut Table) -> anyhow::Result<()> {
+    let mut services = many(Family::V4, 1_000, 100, true);
+    let (ways, mut rings) = (ways(), Rings::default());
+    let began = Instant::now();
+    let first = block(&services, &ways, &mut rings)?;
+    let compiled = began.elapsed();
+    node.enforce(&first)?;
+    let live = began.elapsed();
+    table.figure(
+        "compile 1,000 services x 100 backends",
+        compiled.as_secs_f64() * 1e3,
+        None,
+        "ms",
+    );
+    table.figure("  and live", live.as_secs_f64() * 1e3, Some(1_000.0), "ms");
+    table.figure(
+        "  their tables",
+        first.bytes().len() as f64 / f64::from(1 << 20),
+        None,
+        "MiB",
+    );
+    services[500].backends.pop();
+    let began = Instant::now();
+    node.enforce(&block(&services, &ways, &mut rings)?)?;
+    let changed = began.elapsed().as_secs_f64() * 1e3;
+    table.figure(
+        "  one backend less, compiled anew and live",
+        changed,
+        Some(50.0),
+        "ms",
+    );
+    Ok(())
+}
+
+fn block(
+    services: &[Frontend],
+    ways: &BTreeMap<IpAddr, NextHop>,
+    rings: &mut Rings,
+) -> anyhow::Result<Block> {
+    let list = RuleList {
+        rules: Vec::new(),
+        default: Action::Allow,
+    };
+    let mut writer = BlockWriter::new();
+    classifier::write(&list, &mut writer)?;
+    services::write(services, ways, rings, &mut writer)?;
+    Ok(writer.finish()?)
+}
+
+/// Services at different addresses; the first is the one that the driver's packets go to, if they meet.
+fn many(family: Family, count: u16, backends: u16, meets: bool) -> Vec<Frontend> {
+    let address = |number: u16| -> IpAddr {
+        match family {
+            Family::V4 => Ipv4Addr::from_bits(0x0a00_0001 + u32::from(number)).into(),
+            Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1 + number).into(),
+        }
+    };
+    let frontends = (0..count).map(|number| Frontend {
+        address: address(number),
+        protocol: UDP,
+        port: if meets { PORT } else { PORT + 1 },
+        counter: u32::from(number),
+        ring_size: RING,
+        // Each service has another hundred of them.
+        backends: (0..backends)
+            .map(|backend| {
+                (
+                    backend_address(number.wrapping_mul(7).wrapping_add(backend)),
+                    1,
+                )
+            })
+            .collect(),
+    });
+    frontends.collect()
+}
+
+fn backend_address(number: u16) -> IpAddr {
+    Ipv4Addr::from_bits(0xc0a8_0000 | u32::from(number)).into()
+}
+
+fn ways() -> BTreeMap<IpAddr, NextHop> {
+    let way = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        let hop = NextHop {
+            ifindex: Ifindex(1),
+            mtu: 65_535,
+            reflects: true,
+            destination: [2, 0, 0, 0, high, low],
+            source: [2, 0, 0, 0, 0, 0],
+        };
+        (backend_address(number), hop)
+    };
+    (0..=u16::MAX).map(way).collect()
+}

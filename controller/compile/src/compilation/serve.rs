@@ -1,0 +1,322 @@
+//! Which services are served here, and by whom.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use headgate_crds::{AddressPoolSpec, AttachMode, LoadBalancerServiceSpec, ServiceProtocol};
+
+use super::{
+    Compiler,
+    fallback::Draft,
+    finding,
+    summary::{FrontendSummary, ServiceSummary},
+};
+use crate::{
+    adopt::{self, Version},
+    counters::Counters,
+    finding::{Finding, FindingReason, Severity},
+    node::Interface,
+    select::{self, Remark},
+    services::{Claim, Frontend, admits, claims, protocol},
+    snapshot::{BalancedService, Content, Uid},
+};
+
+/// One service in an attempt.
+pub(super) struct Served<'a> {
+    pub uid: &'a Uid,
+    pub version: &'a Version,
+    pub spec: &'a LoadBalancerServiceSpec,
+    pub frontends: Vec<Frontend>,
+    pub interfaces: Vec<&'a Interface>,
+}
+
+impl Compiler<'_> {
+    /// Leases a counter to each port of the services that concern the node. One whose address is not
+    /// admitted or is taken falls back to its last good content. Of two that want one address, the one
+    /// in effect has it, else the older, else the first by name.
+    pub(super) fn fall_back_where_not_served(
+        &self,
+        draft: &mut Draft,
+        counters: &mut Counters,
+    ) -> BTreeMap<Uid, Vec<u32>> {
+        let pools = pools(&draft.versions);
+        let mut taken: BTreeMap<Claim, String> = BTreeMap::new();
+        let mut leased = BTreeMap::new();
+        for uid in self.services_by_age(&draft.versions) {
+            let Some((version, service)) = service_in(&draft.versions, &uid) else {
+                continue;
+            };
+            if !select::concerns(service.spec.node_selector.as_ref(), self.node) {
+                continue;
+            }
+            let last_good = self.candidates[&uid].last_good.as_ref();
+            let free =
+                |spec: &LoadBalancerServiceSpec| claims(spec).all(|c| !taken.contains_key(&c));
+            let fallback = last_good.filter(|good| match &good.content {
+                Content::Service(service) => free(&service.spec),
+                _ => false,
+            });
+            let refusal = self.refusal(&version, &service.spec, &pools, &taken);
+            let spec = match &refusal {
+                None => Some(&service.spec),
+                Some(_) => fallback.and_then(|good| match &good.content {
+                    Content::Service(service) => Some(&service.spec),
+                    _ => None,
+                }),
+            };
+            if let Some(remark) = refusal {
+                let outcome = adopt::outcome(fallback, self.memory);
+                let message = format!("{}; {outcome}", remark.message);
+                draft
+                    .findings
+                    .push(finding(&version, Remark { message, ..remark }));
+                draft.fall_back(&uid, fallback);
+            }
+            let Some(spec) = spec else { continue };
+            let Some(indices) = counters.of(&uid, spec.ports.iter().map(|port| &port.name)) else {
+                draft.findings.push(finding(&version, no_counter_left()));
+                draft.fall_back(&uid, None);
+                continue;
+            };
+            taken.extend(claims(spec).map(|claim| (claim, version.name.name.clone())));
+            leased.insert(uid, indices);
+        }
+        leased
+    }
+
+    fn services_by_age(&self, versions: &BTreeMap<Uid, Version>) -> Vec<Uid> {
+        let services = versions
+            .iter()
+            .filter_map(|(uid, version)| match &version.content {
+                Content::Service(service) => {
+                    let in_effect = self.memory.last_good.contains_key(uid);
+                    let created = service.created.unwrap_or(i64::MAX);
+                    Some((!in_effect, created, version.name.name.clone(), uid.clone()))
+                }
+                _ => None,
+            });
+        let mut services: Vec<_> = services.collect();
+        services.sort();
+        services.into_iter().map(|(.., uid)| uid).collect()
+    }
+
+    /// Why this content of a service cannot be in effect here.
+    fn refusal(
+        &self,
+        version: &Version,
+        spec: &LoadBalancerServiceSpec,
+        pools: &[Arc<AddressPoolSpec>],
+        taken: &BTreeMap<Claim, String>,
+    ) -> Option<Remark> {
+        let namespace = version.name.namespace_and_name().0.unwrap_or_default();
+        let stalled = |reason, index: usize, message| Remark {
+            severity: Severity::Stalled,
+            reason,
+            path: format!("spec.addresses[{index}]"),
+            message,
+        };
+        for (index, address) in spec.parsed_addresses().enumerate() {
+            if !pools
+                .iter()
+                .any(|pool| admits(pool, &version.name.name, address))
+            {
+                let message = format!(
+                    "{address} lies in no AddressPool that admits the namespace {namespace}; add it to one, or take an address of one"
+                );
+                return Some(stalled(FindingReason::NotAdmitted, index, message));
+            }
+            if self.node.addresses.contains(&address) {
+                let message = format!(
+                    "{address} is an address of this node itself; take another, or leave this node out by nodeSelector"
+                );
+                return Some(stalled(FindingReason::AddressTaken, index, message));
+            }
+            for port in &spec.ports {
+                let claim = (address, protocol(port.protocol), port.port);
+                if let Some(holder) = taken.get(&claim) {
+                    let message = format!(
+                        "{} port {} of {address} is served by LoadBalancerService/{holder}; take another address or port",
+                        name_of(port.protocol),
+                        port.port
+                    );
+                    return Some(stalled(FindingReason::AddressTaken, index, message));
+                }
+            }
+        }
+        None
+    }
+
+    /// The services to compile, with everything looked up.
+    pub(super) fn serve<'b>(
+        &'b self,
+        versions: &'b BTreeMap<Uid, Version>,
+        leased: &BTreeMap<Uid, Vec<u32>>,
+        findings: &mut Vec<Finding>,
+    ) -> Vec<Served<'b>> {
+        let mut served = Vec::new();
+        for (uid, version) in versions {
+            let (Content::Service(service), Some(counters)) = (&version.content, leased.get(uid))
+            else {
+                continue;
+            };
+            let spec = &service.spec;
+            let selection = select::interfaces(&spec.interfaces, AttachMode::Auto, self.node);
+            let remarks = selection
+                .remarks
+                .into_iter()
+                .chain(self.unknown_next_hops(spec));
+            findings.extend(remarks.map(|remark| finding(version, remark)));
+            served.push(Served {
+                uid,
+                version,
+                spec,
+                frontends: frontends(spec, counters),
+                interfaces: selection.interfaces,
+            });
+        }
+        served
+    }
+
+    fn unknown_next_hops(&self, spec: &LoadBalancerServiceSpec) -> Option<Remark> {
+        let backends = spec.weighted_backends().map(|(address, _)| address);
+        let unknown: Vec<IpAddr> = backends
+            .filter(|address| !self.node.next_hops.contains_key(address))
+            .collect();
+        let first = unknown.first()?;
+        let more = match unknown.len() {
+            1 => String::new(),
+            count => format!(" and {} others", count - 1),
+        };
+        Some(Remark {
+            severity: Severity::Pending,
+            reason: FindingReason::NextHopUnknown,
+            path: "spec.backends".to_owned(),
+            message: format!(
+                "no link-layer address is known on the way to {first}{more}, so its flows are dropped and counted as NoNextHop; start it, or correct the route or the address"
+            ),
+        })
+    }
+
+    pub(super) fn service_summary(&self, served: &Served<'_>) -> ServiceSummary {
+        let candidate = &self.candidates[served.uid];
+        let read = candidate.present.as_ref().unwrap_or(served.version);
+        let ports = &served.spec.ports;
+        let frontends = served
+            .frontends
+            .iter()
+            .enumerate()
+            .map(|(index, frontend)| {
+                let port = &ports[index % ports.len()];
+                FrontendSummary {
+                    name: port.name.clone(),
+                    address: frontend.address,
+                    protocol: name_of(port.protocol).to_owned(),
+                    port: frontend.port,
+                    ring_size: frontend.ring_size,
+                    counter: frontend.counter,
+                    backends: frontend.backends.clone(),
+                }
+            });
+        ServiceSummary {
+            name: served.version.name.name.clone(),
+            place: read.place.clone(),
+            generation: candidate.generation,
+            effective: Some(served.version.generation),
+            selected: true,
+            interfaces: served.interfaces.iter().map(|i| i.name.clone()).collect(),
+            frontends: frontends.collect(),
+        }
+    }
+
+    /// Services that exist and have nothing in effect here.
+    pub(super) fn services_not_in_effect(&self, listed: &[ServiceSummary]) -> Vec<ServiceSummary> {
+        let listed: BTreeSet<&str> = listed.iter().map(|service| service.name.as_str()).collect();
+        let candidates = self.candidates.values().filter_map(|candidate| {
+            let version = candidate
+                .present
+                .as_ref()
+                .or(candidate.last_good.as_ref())?;
+            let Content::Service(service) = &version.content else {
+                return None;
+            };
+            let unlisted = !listed.contains(version.name.name.as_str());
+            unlisted.then(|| ServiceSummary {
+                name: version.name.name.clone(),
+                place: version.place.clone(),
+                generation: candidate.generation,
+                effective: None,
+                selected: select::concerns(service.spec.node_selector.as_ref(), self.node),
+                interfaces: Vec::new(),
+                frontends: Vec::new(),
+            })
+        });
+        candidates.collect()
+    }
+}
+
+fn pools(versions: &BTreeMap<Uid, Version>) -> Vec<Arc<AddressPoolSpec>> {
+    let pools = versions
+        .values()
+        .filter_map(|version| match &version.content {
+            Content::Pool(pool) => Some(Arc::clone(pool)),
+            _ => None,
+        });
+    pools.collect()
+}
+
+fn service_in(
+    versions: &BTreeMap<Uid, Version>,
+    uid: &Uid,
+) -> Option<(Version, Arc<BalancedService>)> {
+    let version = versions.get(uid)?;
+    match &version.content {
+        Content::Service(service) => Some((version.clone(), Arc::clone(service))),
+        _ => None,
+    }
+}
+
+/// Address by address, each with all ports.
+fn frontends(spec: &LoadBalancerServiceSpec, counters: &[u32]) -> Vec<Frontend> {
+    let mut frontends = Vec::new();
+    for address in spec.parsed_addresses() {
+        let mut backends: Vec<_> = spec
+            .weighted_backends()
+            .filter(|(backend, _)| backend.is_ipv4() == address.is_ipv4())
+            .collect();
+        // Their order in the list must not matter to flows.
+        backends.sort();
+        for (port, counter) in spec.ports.iter().zip(counters) {
+            frontends.push(Frontend {
+                address,
+                protocol: protocol(port.protocol),
+                port: port.port,
+                counter: *counter,
+                ring_size: spec.ring_size,
+                backends: backends.clone(),
+            });
+        }
+    }
+    frontends
+}
+
+fn name_of(protocol: ServiceProtocol) -> &'static str {
+    match protocol {
+        ServiceProtocol::Tcp => "TCP",
+        ServiceProtocol::Udp => "UDP",
+    }
+}
+
+fn no_counter_left() -> Remark {
+    Remark {
+        severity: Severity::Stalled,
+        reason: FindingReason::OutOfCapacity,
+        path: "spec.ports".to_owned(),
+        message: format!(
+            "too few of the {} rule counters of this node are left; remove rules or ports that are not needed; it is left out",
+            headgate_layout::maps::MAX_COUNTERS
+        ),
+    }
+}

@@ -1,0 +1,250 @@
+//! Services, compiled into the load balancer's tables; `headgate_layout::services` describes them.
+
+mod lookup;
+mod maglev;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use headgate_crds::{AddressPoolSpec, LoadBalancerServiceSpec, ServiceProtocol, parse_cidr};
+use headgate_layout::services::{
+    Backend, MAX_SERVICES, SERVICES, Service, Services, hash_of, hash_of_flow, port_and_protocol,
+    ring_entry,
+};
+use zerocopy::IntoBytes as _;
+
+use crate::{
+    classifier::{BlockWriter, TooLarge},
+    memory::Memory,
+    node::NextHop,
+    snapshot::{Content, Snapshot},
+};
+
+/// IP protocol number of TCP.
+pub const TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const UDP: u8 = 17;
+
+/// One address and port of a service, with everything looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    /// The address.
+    pub address: IpAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The port.
+    pub port: u16,
+    /// Index of its counter.
+    pub counter: u32,
+    /// Entries of its ring.
+    pub ring_size: u32,
+    /// Backends of the address's family that get packets, and their weights.
+    pub backends: Vec<(IpAddr, u16)>,
+}
+
+/// The backends of every service that exists or is in effect: whose next hops compile wants to know.
+#[must_use]
+pub fn backends(snapshot: &Snapshot, memory: &Memory) -> BTreeSet<IpAddr> {
+    let submitted = snapshot.submitted.iter().flat_map(|s| &s.content);
+    let in_effect = memory.last_good.values().map(|good| &good.content);
+    let services = submitted
+        .chain(in_effect)
+        .filter_map(|content| match content {
+            Content::Service(service) => Some(service),
+            _ => None,
+        });
+    let backends = services.flat_map(|service| service.spec.weighted_backends());
+    backends.map(|(address, _)| address).collect()
+}
+
+/// Where in the ring a flow falls, and the place of its backend in the list, as the programs find it.
+///
+/// # Panics
+/// Where there are no backends.
+#[must_use]
+pub fn place_of(
+    client: SocketAddr,
+    service: SocketAddr,
+    is_tcp: bool,
+    backends: &[(IpAddr, u16)],
+    ring_size: u32,
+) -> (u32, usize) {
+    let key = port_and_protocol(service.port(), if is_tcp { TCP } else { UDP });
+    let hash = hash_of(maglev::words(service.ip()), key);
+    let flow = hash_of_flow(hash, maglev::words(client.ip()), client.port());
+    let entry = ring_entry(flow, ring_size);
+    let ring = maglev::ring(backends, ring_size);
+    (entry, usize::from(ring[entry as usize]))
+}
+
+/// What a service takes for itself: address, protocol and port.
+pub type Claim = (IpAddr, u8, u16);
+
+/// All that a service takes.
+pub fn claims(spec: &LoadBalancerServiceSpec) -> impl Iterator<Item = Claim> {
+    let addresses = spec.parsed_addresses();
+    addresses.flat_map(|address| {
+        let ports = spec.ports.iter();
+        ports.map(move |port| (address, protocol(port.protocol), port.port))
+    })
+}
+
+/// IP protocol number.
+pub(crate) fn protocol(protocol: ServiceProtocol) -> u8 {
+    match protocol {
+        ServiceProtocol::Tcp => TCP,
+        ServiceProtocol::Udp => UDP,
+    }
+}
+
+/// Whether `pool` admits the service `name`, given as `NAMESPACE/NAME`, to `address`.
+#[must_use]
+pub fn admits(pool: &AddressPoolSpec, name: &str, address: IpAddr) -> bool {
+    let (namespace, _) = name.split_once('/').unwrap_or_default();
+    // The check that let the pool in has parsed every one of them.
+    let mut ranges = pool.cidrs.iter().filter_map(|cidr| parse_cidr(cidr).ok());
+    pool.admits(namespace) && ranges.any(|range| range.contains(&address))
+}
+
+/// Writes the load balancer's part of a block; no two of `frontends` have the same address, protocol and
+/// port.
+///
+/// # Errors
+/// More than one block may hold.
+pub fn write(
+    frontends: &[Frontend],
+    next_hops: &BTreeMap<IpAddr, NextHop>,
+    rings: &mut Rings,
+    writer: &mut BlockWriter,
+) -> Result<(), TooLarge> {
+    if frontends.is_empty() {
+        return Ok(());
+    }
+    let mut written = Written {
+        rings: BTreeMap::new(),
+        backends: BTreeMap::new(),
+        known: rings,
+    };
+    let mut services: Vec<Service> = Vec::with_capacity(frontends.len() * 2);
+    for frontend in frontends {
+        services.push(written.service(frontend, next_hops, writer)?);
+    }
+    let mut whole: BTreeMap<([u64; 2], u32), Service> = BTreeMap::new();
+    for frontend in frontends {
+        // Fragments carry no port: see `Reason::ServiceFragment`.
+        let address = maglev::words(frontend.address);
+        let port = port_and_protocol(0, frontend.protocol);
+        let service = Service {
+            address,
+            port,
+            ..Service::default()
+        };
+        whole.insert((address, port), service);
+    }
+    services.extend(whole.into_values());
+    let limit = MAX_SERVICES as usize;
+    if services.len() > limit {
+        let of = "addresses and ports of services";
+        return Err(TooLarge::Classes { of, limit });
+    }
+    let hashes: Vec<u64> = services
+        .iter()
+        .map(|s| hash_of(s.address, s.port))
+        .collect();
+    let lookup = lookup::build(&hashes).ok_or(TooLarge::Collision)?;
+    let mut table = Services {
+        count: services.len() as u32,
+        ..Services::default()
+    };
+    lookup.describe(&mut table);
+    table.slots = writer.append(lookup.slots.as_bytes());
+    table.displacements = writer.append(lookup.displacements.as_bytes());
+    table.services = writer.append(services.as_bytes());
+    writer.put(SERVICES, table.as_bytes());
+    Ok(())
+}
+
+/// Backends with their weights.
+type Weighted = Vec<(IpAddr, u16)>;
+
+/// Rings that were reckoned before: a change of one service costs one ring. What they are depends on
+/// nothing but their keys.
+#[derive(Default)]
+pub struct Rings {
+    known: BTreeMap<(Weighted, u32), Arc<[u16]>>,
+    used: BTreeSet<(Weighted, u32)>,
+}
+
+impl Rings {
+    fn of(&mut self, backends: &Weighted, size: u32) -> Arc<[u16]> {
+        let key = (backends.clone(), size);
+        let ring = self.known.entry(key.clone());
+        let ring = Arc::clone(ring.or_insert_with(|| maglev::ring(backends, size).into()));
+        self.used.insert(key);
+        ring
+    }
+
+    /// Forgets what was not asked for since the last time.
+    pub fn forget_unused(&mut self) {
+        let used = std::mem::take(&mut self.used);
+        self.known.retain(|key, _| used.contains(key));
+    }
+}
+
+/// Rings and backends written so far: ports of one service share them.
+struct Written<'a> {
+    rings: BTreeMap<(Weighted, u32), u32>,
+    backends: BTreeMap<(Weighted, u32), u32>,
+    known: &'a mut Rings,
+}
+
+impl Written<'_> {
+    fn service(
+        &mut self,
+        frontend: &Frontend,
+        next_hops: &BTreeMap<IpAddr, NextHop>,
+        writer: &mut BlockWriter,
+    ) -> Result<Service, TooLarge> {
+        let backends = &frontend.backends;
+        let key = (backends.clone(), frontend.ring_size);
+        let ring = *self.rings.entry(key).or_insert_with(|| {
+            writer.append(self.known.of(backends, frontend.ring_size).as_bytes())
+        });
+        let key = (backends.clone(), frontend.counter);
+        let listed = *self.backends.entry(key).or_insert_with(|| {
+            let backends = backends.iter();
+            let ways = backends.map(|(address, _)| way(next_hops.get(address), frontend.counter));
+            writer.append(ways.collect::<Vec<_>>().as_bytes())
+        });
+        writer.fits()?;
+        Ok(Service {
+            address: maglev::words(frontend.address),
+            port: port_and_protocol(frontend.port, frontend.protocol),
+            ring,
+            ring_size: if backends.is_empty() {
+                0
+            } else {
+                frontend.ring_size
+            },
+            backends: listed,
+        })
+    }
+}
+
+fn way(next_hop: Option<&NextHop>, counter: u32) -> Backend {
+    let unknown = Backend {
+        counter,
+        ..Backend::default()
+    };
+    next_hop.map_or(unknown, |hop| Backend {
+        ifindex: hop.ifindex.0,
+        mtu: hop.mtu,
+        counter,
+        reflecting: u32::from(hop.reflects),
+        destination: hop.destination,
+        source: hop.source,
+    })
+}

@@ -1,0 +1,72 @@
+//! `headgate lb get`.
+
+use clap::Args;
+
+use super::view::{self, FrontendView, ServiceView};
+use crate::{
+    arguments::InstanceArguments,
+    outcome::{CliError, Outcome},
+    output::{OutputArguments, columns, fields, number, section},
+    resource_state::InterfaceView,
+};
+
+/// Show one service of this node in full: interfaces, ports with counters, backends with the ways to
+/// them, findings.
+#[derive(Args, Debug)]
+pub(super) struct GetArguments {
+    /// Name of the service, NAMESPACE/NAME; a name alone is one of the namespace default.
+    name: String,
+
+    #[command(flatten)]
+    output: OutputArguments,
+
+    #[command(flatten)]
+    place: InstanceArguments,
+}
+
+pub(super) fn run(arguments: &GetArguments) -> Result<Outcome, CliError> {
+    let service = view::named(view::read(&arguments.place)?, &arguments.name)?;
+    arguments.output.show(&service, table)?;
+    Ok(Outcome::Fine)
+}
+
+fn table(service: &ServiceView) -> String {
+    let generation = match service.effective_generation {
+        Some(effective) if effective == service.generation => effective.to_string(),
+        Some(effective) => format!("{} ({effective} in effect)", service.generation),
+        None => format!("{} (none in effect)", service.generation),
+    };
+    let mut text = fields([
+        ("Name", service.name.clone()),
+        ("File", service.place.clone()),
+        ("Generation", generation),
+        ("State", format!("{:?}", service.state)),
+    ]);
+    let interfaces = service.interfaces.iter().map(InterfaceView::line);
+    text.push_str(&section("Interfaces", interfaces));
+    for frontend in &service.frontends {
+        text.push('\n');
+        text.push_str(&headline(frontend));
+        let rows = frontend.backends.iter().map(|backend| {
+            let weight = backend.weight.to_string();
+            [backend.address.to_string(), weight, backend.way()]
+        });
+        text.push_str(&columns(["BACKEND", "WEIGHT", "NEXT HOP"], rows));
+    }
+    let findings = service.findings.iter().map(ToString::to_string);
+    text.push_str(&section("Findings", findings));
+    text
+}
+
+fn headline(frontend: &FrontendView) -> String {
+    format!(
+        "{}: {} port {}/{}, ring of {}, {} packets of {} bytes\n",
+        frontend.name,
+        frontend.address,
+        frontend.port,
+        frontend.protocol,
+        frontend.ring_size,
+        number(frontend.packets),
+        number(frontend.bytes),
+    )
+}

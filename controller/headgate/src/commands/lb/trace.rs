@@ -1,0 +1,112 @@
+//! `headgate lb trace`.
+
+use std::net::SocketAddr;
+
+use clap::{Args, ValueEnum};
+use headgate_compile::services;
+use serde::Serialize;
+
+use super::view::{self, BackendView, FrontendView, ServiceView};
+use crate::{
+    arguments::InstanceArguments,
+    outcome::{CliError, Outcome},
+    output::{OutputArguments, fields},
+};
+
+/// Tell which backend of this node's load balancer a flow goes to, and why; no packet is sent.
+#[derive(Args, Debug)]
+pub(super) struct TraceArguments {
+    /// Address and port of the client, such as 192.0.2.7:40000 or [2001:db8::7]:40000.
+    client: SocketAddr,
+
+    /// Address and port of the service.
+    service: SocketAddr,
+
+    /// The transport protocol.
+    #[arg(long, value_enum, default_value_t = Protocol::Tcp)]
+    protocol: Protocol,
+
+    #[command(flatten)]
+    output: OutputArguments,
+
+    #[command(flatten)]
+    place: InstanceArguments,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
+/// Where a flow goes.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Trace {
+    service: String,
+    port: String,
+    /// Place in the ring, from 0.
+    ring_entry: u32,
+    ring_size: u32,
+    backend: BackendView,
+}
+
+pub(super) fn run(arguments: &TraceArguments) -> Result<Outcome, CliError> {
+    let views = view::read(&arguments.place)?;
+    let trace = trace(&views, arguments)?;
+    arguments.output.show(&trace, table)?;
+    Ok(Outcome::Fine)
+}
+
+fn trace(views: &[ServiceView], asked: &TraceArguments) -> Result<Trace, CliError> {
+    let (address, port) = (asked.service.ip(), asked.service.port());
+    let serves = |frontend: &&FrontendView| {
+        let key = (frontend.address, frontend.port, frontend.protocol.as_str());
+        key == (address, port, asked.protocol.name())
+    };
+    let mut found = views.iter().filter_map(|service| {
+        let frontend = service.frontends.iter().find(serves)?;
+        Some((service, frontend))
+    });
+    let Some((service, frontend)) = found.next() else {
+        return Err(CliError::not_served(asked.service, asked.protocol.name()));
+    };
+    let backends = frontend.backends.iter();
+    let backends: Vec<_> = backends.map(|b| (b.address, b.weight)).collect();
+    let (ring_entry, number) = services::place_of(
+        asked.client,
+        asked.service,
+        asked.protocol == Protocol::Tcp,
+        &backends,
+        frontend.ring_size,
+    );
+    Ok(Trace {
+        service: service.name.clone(),
+        port: frontend.name.clone(),
+        ring_entry,
+        ring_size: frontend.ring_size,
+        backend: frontend.backends[number].clone(),
+    })
+}
+
+fn table(trace: &Trace) -> String {
+    fields([
+        ("Service", trace.service.clone()),
+        ("Port", trace.port.clone()),
+        (
+            "Ring entry",
+            format!("{} of {}", trace.ring_entry, trace.ring_size),
+        ),
+        ("Backend", trace.backend.address.to_string()),
+        ("Next hop", trace.backend.way()),
+    ])
+}

@@ -1,0 +1,143 @@
+//! Services, joined with what is in force and counted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use headgate_agent::facts;
+use headgate_compile::{compilation::ServiceSummary, finding::Finding, node::NextHop};
+use headgate_crds::Kind;
+use serde::Serialize;
+
+use crate::{
+    arguments::InstanceArguments,
+    enforcement,
+    live::Live,
+    outcome::CliError,
+    resource_state::{InterfaceView, ResourceState, findings_of, state},
+};
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ServiceView {
+    /// With its namespace: `NAMESPACE/NAME`.
+    pub(super) name: String,
+    pub(super) place: String,
+    pub(super) generation: u64,
+    /// Absent where nothing of it is in effect.
+    pub(super) effective_generation: Option<u64>,
+    pub(super) selected: bool,
+    pub(super) state: ResourceState,
+    pub(super) interfaces: Vec<InterfaceView>,
+    pub(super) frontends: Vec<FrontendView>,
+    pub(super) findings: Vec<Finding>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FrontendView {
+    /// Name of the port.
+    pub(super) name: String,
+    pub(super) address: IpAddr,
+    pub(super) protocol: String,
+    pub(super) port: u16,
+    pub(super) ring_size: u32,
+    /// Of the port, over all addresses; absent where nothing counts.
+    pub(super) packets: Option<u64>,
+    pub(super) bytes: Option<u64>,
+    pub(super) backends: Vec<BackendView>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BackendView {
+    pub(super) address: IpAddr,
+    pub(super) weight: u16,
+    /// The interface that its packets leave by; absent while its next hop is not known.
+    pub(super) interface: Option<String>,
+    /// MAC address of its next hop.
+    pub(super) next_hop: Option<String>,
+}
+
+impl BackendView {
+    /// `INTERFACE, MAC`, or that it is not known.
+    pub(super) fn way(&self) -> String {
+        match (&self.interface, &self.next_hop) {
+            (Some(interface), Some(mac)) => format!("{interface}, {mac}"),
+            _ => "not known".to_owned(),
+        }
+    }
+}
+
+/// All services, by name.
+pub(super) fn read(place: &InstanceArguments) -> Result<Vec<ServiceView>, CliError> {
+    let live = Live::read(place)?;
+    let report = live.reading.report(place)?;
+    let frontends = || {
+        report
+            .services
+            .iter()
+            .flat_map(|service| &service.frontends)
+    };
+    let indices: BTreeSet<u32> = frontends().map(|frontend| frontend.counter).collect();
+    let counts = match live.reading.observed.prepared {
+        true => live.kernel.rule_counters(&indices)?,
+        false => BTreeMap::new(),
+    };
+    let backends = frontends().flat_map(|frontend| &frontend.backends);
+    let ways = facts::ways(&backends.map(|(address, _)| *address).collect())?;
+    let enforcements = enforcement::of(&live.reading);
+    let backend = |(address, weight): &(IpAddr, u16)| {
+        let hop: Option<&NextHop> = ways.next_hops.get(address);
+        let name = |hop: &NextHop| live.reading.interfaces.get(&hop.ifindex).cloned();
+        BackendView {
+            address: *address,
+            weight: *weight,
+            interface: hop.and_then(name),
+            next_hop: hop.map(|hop| mac(hop.destination)),
+        }
+    };
+    let view = |service: &ServiceSummary| {
+        let findings = findings_of(report, Kind::LoadBalancerService, &service.name);
+        let interfaces = InterfaceView::of(&service.interfaces, &enforcements);
+        let frontends = service.frontends.iter().map(|frontend| {
+            let count = counts.get(&frontend.counter);
+            FrontendView {
+                name: frontend.name.clone(),
+                address: frontend.address,
+                protocol: frontend.protocol.clone(),
+                port: frontend.port,
+                ring_size: frontend.ring_size,
+                packets: count.map(|count| count.packets),
+                bytes: count.map(|count| count.bytes),
+                backends: frontend.backends.iter().map(backend).collect(),
+            }
+        });
+        ServiceView {
+            name: service.name.clone(),
+            place: service.place.clone(),
+            generation: service.generation,
+            effective_generation: service.effective,
+            selected: service.selected,
+            state: state(service.selected, &interfaces, &findings),
+            frontends: frontends.collect(),
+            interfaces,
+            findings,
+        }
+    };
+    Ok(report.services.iter().map(view).collect())
+}
+
+/// The one called `name`; a name without a namespace is one of the namespace `default`.
+pub(super) fn named(views: Vec<ServiceView>, name: &str) -> Result<ServiceView, CliError> {
+    let full = Kind::LoadBalancerService.full_name(None, name);
+    let is_meant = |view: &ServiceView| view.name == name || view.name == full;
+    let names: Vec<_> = views.iter().map(|view| view.name.clone()).collect();
+    let found = views.into_iter().find(is_meant);
+    found.ok_or_else(|| CliError::no_service(name, &names))
+}
+
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}

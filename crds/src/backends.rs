@@ -1,0 +1,45 @@
+//! What a service asks of its backends, beyond the schema.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::{Backends, address, validation::refusal};
+
+/// Every address must have a backend of its family that gets packets, and no backend may be an address
+/// of the service itself, or stand there twice.
+pub(crate) fn are_usable(addresses: &[String]) -> impl Fn(&Backends, &()) -> garde::Result {
+    let addresses: BTreeSet<IpAddr> = addresses.iter().filter_map(|a| address::parse(a)).collect();
+    move |backends, ()| {
+        let mut seen = BTreeSet::new();
+        for backend in &backends.fixed {
+            let Some(parsed) = address::parse(&backend.address) else {
+                continue;
+            };
+            if addresses.contains(&parsed) {
+                return Err(refusal(
+                    format!("the backend {parsed} is an address of the service itself"),
+                    "give the backend's own address, by which its link-layer address is found",
+                ));
+            }
+            if !seen.insert(parsed) {
+                return Err(refusal(
+                    format!("the backend {parsed} is listed twice"),
+                    "list it once, with a greater weight if it is to get more",
+                ));
+            }
+        }
+        for address in &addresses {
+            let serves = backends.fixed.iter().any(|backend| {
+                let parsed = address::parse(&backend.address);
+                backend.weight > 0 && parsed.is_some_and(|b| b.is_ipv4() == address.is_ipv4())
+            });
+            if !serves {
+                let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+                return Err(refusal(
+                    format!("no {family} backend with a weight above 0 serves {address}"),
+                    format!("add one, or remove {address}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! Layout of the load balancer's part of a block: from a packet's destination to a backend.
+//!
+//! ```text
+//! address, protocol, port ──hash──► displacements[low bits] ─┐
+//!                            └────► slots[high bits ^ ──────┘] ─► Service ─► ring[flow] ─► Backend
+//! ```
+//!
+//! The hash is perfect (hash and displace: D. Belazzougui, F. Botelho and M. Dietzfelbinger, "Hash,
+//! displace, and compress", ESA 2009): no two services share a slot, so a look-up follows no chain.
+//! Each slot holds a part of its service's hash, and a packet for no service ends there. The ring is
+//! Maglev's (D. Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI
+//! 2016). All offsets are bytes from the start of the block.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Where the [`Services`] lie.
+pub const SERVICES: u32 = 192;
+
+/// Addresses, protocols and ports of one block at most: their numbers are 16 bits.
+pub const MAX_SERVICES: u32 = 1 << 15;
+
+/// Backends of one service at most.
+pub const MAX_BACKENDS: u32 = 4_096;
+
+/// Where the load balancer's tables lie; all 0 where there are no services.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Services {
+    /// `[u32]`, see [`slot`] and [`tag_of`].
+    pub slots: u32,
+    /// Number of slots, a power of two, less one.
+    pub slot_mask: u32,
+    /// `[u16]`, one for each of the hash's low bits.
+    pub displacements: u32,
+    /// Number of displacements, a power of two, less one.
+    pub displacement_mask: u32,
+    /// `[Service]`.
+    pub services: u32,
+    /// Number of services.
+    pub count: u32,
+}
+
+/// One address, protocol and port.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Service {
+    /// The address, in host order; IPv4 as IPv4-mapped IPv6.
+    pub address: [u64; 2],
+    /// The port, and the protocol in the upper half.
+    pub port: u32,
+    /// `[u16; ring_size]`: the backend's number of each ring entry.
+    pub ring: u32,
+    /// Entries of the ring; 0 where there is no backend.
+    pub ring_size: u32,
+    /// `[Backend]`.
+    pub backends: u32,
+}
+
+/// Where a backend's packets go.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Backend {
+    /// The interface that they leave by; 0 while the next hop is not known.
+    pub ifindex: u32,
+    /// Bytes of an IP packet that this interface takes.
+    pub mtu: u32,
+    /// Index of the rule counter of the service's port.
+    pub counter: u32,
+    /// 1 where a frame may go back by `XDP_TX` if it came by this interface, else 0: see
+    /// [`Self::reflects`].
+    pub reflecting: u32,
+    /// MAC address of the next hop.
+    pub destination: [u8; 6],
+    /// MAC address of the interface.
+    pub source: [u8; 6],
+}
+
+impl Backend {
+    /// Whether `XDP_TX` reaches the far end. In a veth pair it may lie there until another packet comes,
+    /// where no program is attached (`veth_xdp_flush` in drivers/net/veth.c): there redirection serves.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reflects(&self) -> bool {
+        self.reflecting != 0
+    }
+}
+
+/// Key of a service in [`Service::port`].
+#[inline(always)]
+#[must_use]
+pub const fn port_and_protocol(port: u16, protocol: u8) -> u32 {
+    (protocol as u32) << 16 | port as u32
+}
+
+/// An IPv4 address as in [`Service::address`].
+#[inline(always)]
+#[must_use]
+pub const fn mapped(address: u32) -> [u64; 2] {
+    [0, 0xffff_0000_0000 | address as u64]
+}
+
+/// Murmur3's finalizer (A. Appleby, public domain): every bit of the input changes each bit of the
+/// output with a probability near one half.
+#[inline(always)]
+#[must_use]
+pub const fn mix(mut word: u64) -> u64 {
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    word ^ word >> 33
+}
+
+/// Hash of a service's key: a sum of products, which a processor reckons side by side, and half of
+/// [`mix`].
+#[inline(always)]
+#[must_use]
+pub const fn hash_of(address: [u64; 2], port: u32) -> u64 {
+    half_mix(sum_of([address[0], address[1], port as u64]))
+}
+
+/// Hash of a flow to a service with [`hash_of`] its key.
+#[inline(always)]
+#[must_use]
+pub const fn hash_of_flow(service: u64, source: [u64; 2], source_port: u16) -> u64 {
+    let source = sum_of([source[0], source[1], source_port as u64]);
+    half_mix(service.wrapping_add(source))
+}
+
+/// Odd multipliers: the fractions of the square roots of 2, 3 and 5.
+const MULTIPLIERS: [u64; 3] = [
+    0x6a09_e667_f3bc_c909,
+    0xbb67_ae85_84ca_a73b,
+    0x3c6e_f372_fe94_f82b,
+];
+
+#[inline(always)]
+const fn sum_of(words: [u64; 3]) -> u64 {
+    let [a, b, c] = MULTIPLIERS;
+    let sum = words[0]
+        .wrapping_mul(a)
+        .wrapping_add(words[1].wrapping_mul(b));
+    sum.wrapping_add(words[2].wrapping_mul(c))
+}
+
+#[inline(always)]
+const fn half_mix(mut word: u64) -> u64 {
+    word ^= word >> 32;
+    word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    word ^ word >> 29
+}
+
+/// Which displacement belongs to a key.
+#[inline(always)]
+#[must_use]
+pub const fn bucket(hash: u64, displacement_mask: u32) -> u32 {
+    hash as u32 & displacement_mask
+}
+
+/// Which slot belongs to a key, by the displacement of its bucket.
+#[inline(always)]
+#[must_use]
+pub const fn slot(hash: u64, displacement: u16, slot_mask: u32) -> u32 {
+    let step = (hash >> 20) as u32 | 1;
+    ((hash >> 32) as u32).wrapping_add(step.wrapping_mul(displacement as u32)) & slot_mask
+}
+
+/// A slot's value: 0 where it is free, else the service's number plus 1, and in the upper half its
+/// [`tag_of`].
+#[inline(always)]
+#[must_use]
+pub const fn slot_value(number: u32, hash: u64) -> u32 {
+    tag_of(hash) << 16 | (number + 1)
+}
+
+/// What a slot holds of a key's hash.
+#[inline(always)]
+#[must_use]
+pub const fn tag_of(hash: u64) -> u32 {
+    (hash >> 48) as u32
+}
+
+/// Which entry of a ring belongs to a flow: a multiplication in place of a division (D. Lemire, "Fast
+/// Random Integer Generation in an Interval", 2019).
+#[inline(always)]
+#[must_use]
+pub const fn ring_entry(flow: u64, ring_size: u32) -> u32 {
+    (((flow >> 32) * ring_size as u64) >> 32) as u32
+}

@@ -1,0 +1,212 @@
+//! The load balancer: from a packet's destination to a backend, and the way there.
+
+use headgate_layout::{
+    services::{
+        Backend, SERVICES, Service, Services, bucket, hash_of, hash_of_flow, mapped,
+        port_and_protocol, ring_entry, slot, tag_of,
+    },
+    tables::{FIXED_LENGTH, Header},
+    verdict::Reason,
+};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16,
+};
+
+use crate::{
+    blind::blinded,
+    frame::FrameMut,
+    parse::{
+        Addresses, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, PROTOCOL_TCP,
+        PROTOCOL_UDP, Packet, Transport,
+    },
+    tables::Tables,
+};
+
+/// What the load balancer makes of a packet, in one word that is cheap to carry past the tables.
+///
+/// 0: it is for no service. Below [`FIXED_LENGTH`]: a [`Reason`] to drop it, plus 1. Else the offset of
+/// its [`Backend`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target(u32);
+
+impl Target {
+    /// Of a packet that goes to the stack.
+    pub const NONE: Self = Self(0);
+
+    /// What becomes of `packet`, if policies let it through.
+    #[inline(always)]
+    #[must_use]
+    pub fn of<T: Tables>(tables: &T, packet: &Packet) -> Self {
+        Self(find(tables, packet).unwrap_or(0))
+    }
+
+    /// The same, of which the verifier knows nothing: see [`blinded`].
+    #[inline(always)]
+    #[must_use]
+    pub fn blinded(self, header: &Header) -> Self {
+        Self(blinded(self.0, header))
+    }
+
+    /// Why it ends here, or where its [`Backend`] lies; `None` if it is for no service.
+    #[inline(always)]
+    #[must_use]
+    pub fn backend(self) -> Option<Result<u32, Reason>> {
+        const NO_BACKEND: u32 = refusal(Reason::NoBackend);
+        match self.0 {
+            0 => None,
+            NO_BACKEND => Some(Err(Reason::NoBackend)),
+            other if other < FIXED_LENGTH => Some(Err(Reason::ServiceFragment)),
+            offset => Some(Ok(offset)),
+        }
+    }
+}
+
+const fn refusal(reason: Reason) -> u32 {
+    reason as u32 + 1
+}
+
+#[inline(always)]
+fn find<T: Tables>(tables: &T, packet: &Packet) -> Option<u32> {
+    let table: &Services = tables.at(SERVICES)?;
+    if table.count == 0 {
+        return None;
+    }
+    let (source_port, port) = match (packet.transport, packet.protocol) {
+        (
+            Transport::Tcp {
+                source_port,
+                destination_port,
+                ..
+            },
+            _,
+        )
+        | (
+            Transport::Ports {
+                source_port,
+                destination_port,
+            },
+            PROTOCOL_UDP,
+        ) if packet.fragment == Fragment::Whole => (source_port, destination_port),
+        // A service of port 0 stands for its address and protocol.
+        (_, PROTOCOL_TCP | PROTOCOL_UDP) if packet.fragment != Fragment::Whole => (0, 0),
+        _ => return None,
+    };
+    let (source, address) = match packet.addresses {
+        Addresses::V4 {
+            source,
+            destination,
+        } => (mapped(source), mapped(destination)),
+        Addresses::V6 {
+            source,
+            destination,
+        } => (source.into(), destination.into()),
+    };
+    let key = port_and_protocol(port, packet.protocol);
+    let hash = hash_of(address, key);
+    let service = service(tables, table, hash)?;
+    if service.address != address || service.port != key {
+        return None;
+    }
+    if port == 0 {
+        return Some(refusal(Reason::ServiceFragment));
+    }
+    if service.ring_size == 0 {
+        return Some(refusal(Reason::NoBackend));
+    }
+    let flow = hash_of_flow(hash, source, source_port);
+    let entry = service.ring + ring_entry(flow, service.ring_size) * 2;
+    let number = u32::from(*tables.at::<u16>(entry)?);
+    Some(service.backends + number * size_of::<Backend>() as u32)
+}
+
+/// The one service that may have the key with this hash.
+#[inline(always)]
+fn service<'a, T: Tables>(tables: &'a T, table: &Services, hash: u64) -> Option<&'a Service> {
+    let displacement: &u16 =
+        tables.at(table.displacements + bucket(hash, table.displacement_mask) * 2)?;
+    let value: u32 = *tables.at(table.slots + slot(hash, *displacement, table.slot_mask) * 4)?;
+    let number = value & 0xffff;
+    if number == 0 || value >> 16 != tag_of(hash) {
+        return None;
+    }
+    tables.at(table.services + (number - 1) * size_of::<Service>() as u32)
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct LinkHeader {
+    destination: [u8; 6],
+    source: [u8; 6],
+    ethertype: U16,
+}
+
+/// The second and third word of an IPv4 header.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Ipv4Lifetime {
+    time_to_live: u8,
+    protocol: u8,
+    checksum: U16,
+}
+const IPV4_LIFETIME: u32 = ETHERNET_LENGTH + 8;
+const IPV6_HOP_LIMIT: u32 = ETHERNET_LENGTH + 7;
+
+/// Makes `frame`, of which `length` bytes are link-layer header and IP packet, one for `backend`: the
+/// next hop's MAC address, and a hop less to live. `Ok(false)`: it has a VLAN tag, and was left as it is.
+///
+/// # Errors
+/// Why it must be dropped instead.
+#[inline(always)]
+pub fn rewrite<F: FrameMut + ?Sized>(
+    frame: &mut F,
+    backend: &Backend,
+    length: u32,
+) -> Result<bool, Reason> {
+    let Some(link) = frame.at_mut::<LinkHeader>(0) else {
+        return Ok(false);
+    };
+    let ethertype = link.ethertype.get();
+    if ethertype != ETHERTYPE_IPV4 && ethertype != ETHERTYPE_IPV6 {
+        return Ok(false);
+    }
+    if backend.ifindex == 0 {
+        return Err(Reason::NoNextHop);
+    }
+    if length > backend.mtu + ETHERNET_LENGTH {
+        return Err(Reason::MtuExceeded);
+    }
+    link.destination = backend.destination;
+    link.source = backend.source;
+    let lives = if ethertype == ETHERTYPE_IPV4 {
+        age_v4(frame)
+    } else {
+        age_v6(frame)
+    };
+    match lives {
+        Some(true) => Ok(true),
+        _ => Err(Reason::TtlExceeded),
+    }
+}
+
+/// Counts the time to live down, and the checksum with it (RFC 1624).
+#[inline(always)]
+fn age_v4<F: FrameMut + ?Sized>(frame: &mut F) -> Option<bool> {
+    let header: &mut Ipv4Lifetime = frame.at_mut(IPV4_LIFETIME)?;
+    if header.time_to_live <= 1 {
+        return Some(false);
+    }
+    header.time_to_live -= 1;
+    let sum = u32::from(header.checksum.get()) + 0x100;
+    header.checksum.set((sum + u32::from(sum >= 0xffff)) as u16);
+    Some(true)
+}
+
+#[inline(always)]
+fn age_v6<F: FrameMut + ?Sized>(frame: &mut F) -> Option<bool> {
+    let hop_limit: &mut u8 = frame.at_mut(IPV6_HOP_LIMIT)?;
+    if *hop_limit <= 1 {
+        return Some(false);
+    }
+    *hop_limit -= 1;
+    Some(true)
+}

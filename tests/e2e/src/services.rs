@@ -1,0 +1,192 @@
+//! A load balancer, a client and backends on one switch.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    cable::End,
+    cluster::{new_switch, plug},
+    namespace::{Namespace, run},
+    node::Node,
+};
+
+/// The service's addresses.
+pub const VIRTUAL: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 10)),
+];
+/// The port that backends listen on.
+pub const PORT: u16 = 80;
+
+/// The example that serves [`VIRTUAL`] on the backends of a lab of three.
+pub const EXAMPLE: &str = "load-balancer.yaml";
+
+/// How long a client waits for an answer that may never come.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The whole arrangement; it goes away with this value.
+#[derive(Debug)]
+pub struct ServiceLab {
+    /// The load balancer; its agent is not started.
+    pub node: Node,
+    /// Who asks. Its way to [`VIRTUAL`] is by the load balancer.
+    pub client: Namespace,
+    /// Backends, each with a server that answers with its number.
+    pub backends: Vec<BackendServer>,
+    /// The load balancer's interface.
+    pub balancer: End,
+    _switch: Namespace,
+}
+
+/// A backend that has [`VIRTUAL`] itself.
+#[derive(Debug)]
+pub struct BackendServer {
+    /// Where it lives.
+    pub namespace: Arc<Namespace>,
+    /// Its interface.
+    pub end: End,
+}
+
+impl ServiceLab {
+    /// So many backends.
+    ///
+    /// # Panics
+    /// Where something of it cannot be made.
+    #[must_use]
+    pub fn new(backends: u8) -> Self {
+        let switch = new_switch();
+        let balancer = end(1);
+        let node = Arc::new(Namespace::new("balancer"));
+        join(&switch, "balancer", &node, &balancer);
+        node.ip(&format!("route add default via {}", end(2).v4));
+        let client = Namespace::new("client");
+        join(&switch, "client", &client, &end(2));
+        let lab = Self {
+            node: Node::new(&node),
+            client,
+            backends: (0..backends)
+                .map(|number| BackendServer::join(&switch, number))
+                .collect(),
+            balancer,
+            _switch: switch,
+        };
+        let [v4, v6] = VIRTUAL;
+        lab.client
+            .ip(&format!("route add {v4} via {}", lab.balancer.v4));
+        lab.client
+            .ip(&format!("-6 route add {v6} via {}", lab.balancer.v6));
+        lab
+    }
+
+    /// A service of both families with these backends, by number, and their weights.
+    #[must_use]
+    pub fn service(&self, backends: &[(usize, u16)]) -> String {
+        let listed = backends.iter().flat_map(|(number, weight)| {
+            let end = &self.backends[*number].end;
+            [IpAddr::V4(end.v4), IpAddr::V6(end.v6)]
+                .map(|address| format!("{{address: \"{address}\", weight: {weight}}}"))
+        });
+        let [v4, v6] = VIRTUAL;
+        format!(
+            "\
+apiVersion: headgate.dev/v1alpha1
+kind: LoadBalancerService
+metadata: {{name: web, namespace: shop}}
+spec:
+  addresses: [{v4}, \"{v6}\"]
+  ports: [{{name: http, port: {PORT}}}]
+  backends: {{static: [{}]}}
+  forwarding: DirectReturn
+",
+            listed.collect::<Vec<_>>().join(", ")
+        )
+    }
+
+    /// A new connection to the service.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn connect(&self, family: usize) -> std::io::Result<TcpStream> {
+        let to = SocketAddr::new(VIRTUAL[family], PORT);
+        self.client.enter(|| {
+            let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            Ok(stream)
+        })
+    }
+}
+
+/// The number of the backend at the other end.
+///
+/// # Errors
+/// It does not answer.
+pub fn ask(stream: &mut TcpStream) -> std::io::Result<u8> {
+    stream.write_all(b"?")?;
+    let mut answer = [0];
+    stream.read_exact(&mut answer)?;
+    Ok(answer[0])
+}
+
+impl BackendServer {
+    fn join(switch: &Namespace, number: u8) -> Self {
+        let namespace = Arc::new(Namespace::new(&format!("backend{number}")));
+        let end = end(number + 10);
+        join(switch, &format!("backend{number}"), &namespace, &end);
+        let [v4, v6] = VIRTUAL;
+        namespace.ip(&format!("address add {v4}/32 dev lo"));
+        namespace.ip(&format!("-6 address add {v6}/128 dev lo nodad"));
+        // Who has the address is asked of the load balancer alone: Documentation/networking/ip-sysctl.rst.
+        for setting in ["arp_ignore=1", "arp_announce=2"] {
+            run(namespace
+                .command("sysctl")
+                .args(["-qw", &format!("net.ipv4.conf.all.{setting}")]));
+        }
+        for address in VIRTUAL {
+            let listener = namespace.enter(|| TcpListener::bind((address, PORT)));
+            let listener = listener.expect("the address is its own");
+            thread::spawn(move || serve(&listener, number));
+        }
+        Self { namespace, end }
+    }
+}
+
+/// Answers every byte with the backend's number, until the test's process ends.
+fn serve(listener: &TcpListener, number: u8) {
+    for stream in listener.incoming() {
+        let Ok(mut stream) = stream else { return };
+        thread::spawn(move || {
+            let mut byte = [0];
+            while stream.read_exact(&mut byte).is_ok() && stream.write_all(&[number]).is_ok() {}
+        });
+    }
+}
+
+/// Puts a namespace on the switch, whose end takes what XDP sends. Checksums are written as a network
+/// card would write them: what leaves a veth pair by XDP keeps no note that they are missing.
+fn join(switch: &Namespace, port: &str, namespace: &Namespace, end: &End) {
+    plug(switch, port, namespace, end);
+    run(switch.command("ethtool").args(["-K", port, "gro", "on"]));
+    run(namespace
+        .command("ethtool")
+        .args(["-K", &end.interface, "tx", "off"]));
+    // Neighbours are asked from a link-local address: ndisc_send_ns in net/ipv6/ndisc.c.
+    let [.., host] = end.mac;
+    let interface = &end.interface;
+    namespace.ip(&format!(
+        "-6 address add fe80::{host:x}/64 dev {interface} nodad"
+    ));
+}
+
+fn end(host: u8) -> End {
+    End {
+        interface: "eth0".to_owned(),
+        mac: [2, 0, 0, 2, 0, host],
+        v4: Ipv4Addr::new(192, 168, 77, host),
+        v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, host.into()),
+    }
+}

@@ -1,0 +1,140 @@
+//! Connections through the load balancer, answered by backends directly.
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, UdpSocket},
+};
+
+use headgate_e2e_tests::{
+    node::SOON,
+    paths::example,
+    services::{EXAMPLE, PORT, ServiceLab, VIRTUAL, ask},
+    trials::on_node_with,
+    wait::wait_for,
+};
+use libtest_mimic::Trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let on_lab = |name, test| on_node_with(name, &["ethtool"], test);
+    vec![
+        on_lab("flows_go_where_trace_says_and_are_answered_directly", flows),
+        on_lab("a_backend_that_is_drained_gets_no_new_flow", drained),
+        on_lab("connections_outlive_the_agent", killed),
+        on_lab("a_next_hop_is_followed_when_it_moves", moved),
+        on_lab("a_service_of_no_pool_is_refused_and_said", refused),
+    ]
+}
+
+/// The example, in force.
+fn served() -> ServiceLab {
+    let mut lab = ServiceLab::new(3);
+    for (number, document) in example(&format!("policies/{EXAMPLE}"))
+        .split("\n---\n")
+        .enumerate()
+    {
+        lab.node.write(["pool.yaml", "web.yaml"][number], document);
+    }
+    lab.node.start();
+    wait_for(SOON, "the service is enforced", || {
+        let listed = lab.node.headgate(&["lb", "list", "-o", "json"]).json();
+        listed[0]["state"] == "Enforced"
+    });
+    lab
+}
+
+fn flows() {
+    let lab = served();
+    let mut shares: BTreeMap<u8, u32> = BTreeMap::new();
+    for family in [0, 1].into_iter().cycle().take(60) {
+        let mut stream = lab.connect(family).expect("a backend answers");
+        let number = ask(&mut stream).expect("an answer");
+        let client = stream.local_addr().expect("an address");
+        let trace = trace(&lab, client, family);
+        let end = &lab.backends[usize::from(number)].end;
+        let addresses = [end.v4.to_string(), end.v6.to_string()];
+        assert_eq!(trace, addresses[family], "{client}");
+        *shares.entry(number).or_default() += 1;
+    }
+    assert_eq!(shares.len(), 3, "{shares:?}");
+    let service = lab
+        .node
+        .headgate(&["lb", "get", "shop/web", "-o", "json"])
+        .json();
+    let packets = service["frontends"][0]["packets"]
+        .as_u64()
+        .expect("a count");
+    // SYN, ACK, the question, the ACK of the answer, and the end.
+    assert!(packets >= 60 * 4, "{packets}");
+}
+
+/// The backend that a flow goes to, by `headgate lb trace`.
+fn trace(lab: &ServiceLab, client: SocketAddr, family: usize) -> String {
+    let service = SocketAddr::new(VIRTUAL[family], PORT).to_string();
+    let asked = ["lb", "trace", &client.to_string(), &service, "-o", "json"];
+    let trace = lab.node.headgate(&asked).json();
+    trace["backend"]["address"]
+        .as_str()
+        .expect("an address")
+        .to_owned()
+}
+
+fn drained() {
+    let lab = served();
+    let drained = lab.service(&[(0, 1), (1, 1), (2, 0)]);
+    lab.node.apply("web.yaml", &drained);
+    for family in [0, 1].into_iter().cycle().take(40) {
+        let mut stream = lab.connect(family).expect("a backend answers");
+        assert_ne!(ask(&mut stream).expect("an answer"), 2);
+    }
+}
+
+fn killed() {
+    let mut lab = served();
+    let mut held: Vec<_> = (0..20)
+        .map(|flow| lab.connect(flow % 2).expect("a backend answers"))
+        .collect();
+    let before: Vec<_> = held
+        .iter_mut()
+        .map(|s| ask(s).expect("an answer"))
+        .collect();
+    lab.node.kill();
+    let mut ask_all = || {
+        let answers = held.iter_mut().map(|s| ask(s).expect("an answer"));
+        answers.collect::<Vec<_>>()
+    };
+    assert_eq!(ask_all(), before, "without an agent");
+    lab.node.start();
+    assert_eq!(ask_all(), before, "with another agent");
+}
+
+fn moved() {
+    let lab = served();
+    let backend = &lab.backends[1];
+    let namespace = &backend.namespace;
+    namespace.ip("link set eth0 address 02:00:00:02:ff:01");
+    // What it says from now on tells its neighbours, as after any move.
+    namespace.enter(|| {
+        let socket = UdpSocket::bind((backend.end.v4, 0)).expect("its own address");
+        let balancer = lab.balancer.v4;
+        socket.send_to(b"here", (balancer, 9)).expect("sent");
+    });
+    wait_for(SOON, "flows arrive at the new address", || {
+        (0..12).all(|_| {
+            lab.connect(0)
+                .is_ok_and(|mut stream| ask(&mut stream).is_ok())
+        })
+    });
+}
+
+fn refused() {
+    let mut lab = ServiceLab::new(1);
+    lab.node.write("web.yaml", &lab.service(&[(0, 1)]));
+    lab.node.start();
+    let service = lab.node.headgate(&["lb", "get", "shop/web"]).output;
+    assert!(service.contains("Stalled"), "{service}");
+    assert!(
+        service.contains("lies in no AddressPool that admits"),
+        "{service}"
+    );
+    assert!(lab.connect(0).is_err());
+}
