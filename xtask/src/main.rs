@@ -54,6 +54,9 @@ enum Chore {
         /// Where to write it [default: beside the binary, in the build folder]
         #[arg(long)]
         output: Option<PathBuf>,
+        /// Unoptimised, which builds in a fraction of the time
+        #[arg(long)]
+        dev: bool,
     },
     /// Build the binary and tell its story with real packets
     Demo,
@@ -94,7 +97,13 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Test { args } => return tests::run(tests::Suite::Workspace, &args),
         Chore::Soak { args } => return tests::run(tests::Suite::Soak, &args),
         Chore::Kernels { versions, args } => return kernels::run(&versions, &args),
-        Chore::Image { output } => image::write(output.as_deref())?,
+        Chore::Image { output, dev } => {
+            let profile = match dev {
+                true => image::Profile::Dev,
+                false => image::Profile::Release,
+            };
+            image::write(output.as_deref(), profile)?;
+        }
         Chore::Demo => demo()?,
         Chore::Crds { check } => crds(check)?,
         Chore::Argocd { check } => argocd::patch(check)?,
