@@ -40,6 +40,12 @@ enum Chore {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Run the tests on real nodes, with containerd and kubelet, that run the image
+    Cluster {
+        /// Arguments for the tests, such as part of a test's name
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
     /// Run the kernel tests in other kernels, and end in a line `VERSION: N passed, ...` for each
     Kernels {
         /// Their versions, such as 6.1 or 6.12.107: the newest of each that is kept in the cache
@@ -96,6 +102,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
     match chore {
         Chore::Test { args } => return tests::run(tests::Suite::Workspace, &args),
         Chore::Soak { args } => return tests::run(tests::Suite::Soak, &args),
+        Chore::Cluster { args } => return tests::run(tests::Suite::Cluster, &args),
         Chore::Kernels { versions, args } => return kernels::run(&versions, &args),
         Chore::Image { output, dev } => {
             let profile = match dev {

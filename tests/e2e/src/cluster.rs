@@ -21,7 +21,7 @@ pub const LABEL: &str = "headgate.dev/cluster";
 
 /// The bridge, and its port to the API server.
 const BRIDGE: &str = "switch";
-const UPLINK: &str = "uplink";
+pub(crate) const UPLINK: &str = "uplink";
 
 /// Nodes and a client. All of it goes away with it, but for the control plane.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ impl Drop for Cluster {
 impl Member {
     /// One behind the port `role` of a cluster's switch, with the host part `host` of its
     /// addresses.
-    fn join(switch: &Namespace, role: &str, cluster: u8, host: u8) -> Self {
+    pub(crate) fn join(switch: &Namespace, role: &str, cluster: u8, host: u8) -> Self {
         let namespace = Arc::new(Namespace::new(role));
         let end = end("eth0", cluster, host);
         plug(switch, role, &namespace, &end);
@@ -173,7 +173,7 @@ impl Member {
     }
 }
 
-fn new_switch() -> Namespace {
+pub(crate) fn new_switch() -> Namespace {
     let switch = Namespace::new("switch");
     // It says nothing of its own: packets are counted here.
     switch.ip(&format!("link add {BRIDGE} type bridge mcast_snooping 0"));
@@ -182,14 +182,14 @@ fn new_switch() -> Namespace {
 }
 
 /// Lays a cable from `port` of the switch to an interface of `namespace`.
-fn plug(switch: &Namespace, port: &str, namespace: &Namespace, end: &End) {
+pub(crate) fn plug(switch: &Namespace, port: &str, namespace: &Namespace, end: &End) {
     end.lay(namespace, port, switch);
     switch.ip(&format!(
         "link set {port} master {BRIDGE} addrgenmode none up"
     ));
 }
 
-fn end(interface: &str, cluster: u8, host: u8) -> End {
+pub(crate) fn end(interface: &str, cluster: u8, host: u8) -> End {
     let [a, b, ..] = ADDRESS.octets();
     End {
         interface: interface.to_owned(),
