@@ -6,6 +6,7 @@ mod installed;
 mod namespace;
 mod pods;
 mod removed;
+mod unreachable;
 
 use std::{
     process::ExitCode,
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         agents::trials(),
         namespace::trials(),
         pods::trials(),
+        unreachable::trials(),
         removed::trials(),
     ]
     .into_iter()
