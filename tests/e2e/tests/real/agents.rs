@@ -2,7 +2,7 @@
 
 use headgate_e2e_tests::{
     real::{NAMESPACE, RealCluster, RealNode, Traffic},
-    trials::on_real_nodes,
+    trials::{on_real_nodes, soak},
 };
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -21,14 +21,14 @@ pub(crate) fn trials() -> Vec<Trial> {
 const SOME: u64 = 200;
 
 fn rolled_out() {
-    undisturbed_by("a roll-out", |cluster, _| {
+    undisturbed_by("a roll-out", 20, |cluster, _| {
         let agents = "daemonset/headgate-agent";
         cluster.run(&["rollout", "restart", agents, "-n", NAMESPACE]);
     });
 }
 
 fn deleted() {
-    undisturbed_by("agents deleted", |cluster, agents| {
+    undisturbed_by("agents deleted", 20, |cluster, agents| {
         let names = agents
             .iter()
             .filter_map(|pod| pod["metadata"]["name"].as_str());
@@ -47,21 +47,26 @@ fn deleted() {
 }
 
 fn killed() {
-    undisturbed_by("agents killed", |cluster, _| {
+    // Each time kubelet waits longer before it starts them again.
+    undisturbed_by("agents killed", 3, |cluster, _| {
         cluster.nodes.iter().for_each(kill_agent);
     });
 }
 
-/// Lets traffic flow while something makes other agents of those that there are.
-fn undisturbed_by(what: &str, replace: impl FnOnce(&RealCluster, &[Value])) {
+/// Lets traffic flow while something makes other agents of those that there are; so many times
+/// where tests are to run as long as it takes to be sure.
+fn undisturbed_by(what: &str, soaking: usize, replace: impl Fn(&RealCluster, &[Value])) {
     let cluster = Shared::enforcing();
-    let before = cluster.agents();
     let traffic = Traffic::start(&cluster);
     traffic.go_on(SOME);
-    replace(&cluster, &before);
-    let took = cluster.wait_for_other_agents(&before);
-    traffic.go_on(SOME);
-    println!("{what}: other agents are Ready after {took:?}");
+    let times = if soak() { soaking } else { 1 };
+    for _ in 0..times {
+        let before = cluster.agents();
+        replace(&cluster, &before);
+        let took = cluster.wait_for_other_agents(&before);
+        traffic.go_on(SOME);
+        println!("{what}: other agents are Ready after {took:?}");
+    }
     traffic.stop_unbroken(what);
     cluster.wait_until_live(POLICY);
 }
