@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 # The targets share one build folder, and the tests want the machine for themselves.
 .NOTPARALLEL:
-.PHONY: help setup xtask demo test check bench soak kernels build image clean
+.PHONY: help setup xtask demo test check bench soak cluster kernels build image clean
 
 # The packaged toolchain before any rustup on PATH; setup.sh says why and when not.
 export PATH := $(shell xtask/setup.sh path)
@@ -19,6 +19,7 @@ help:
 	@echo '  make check   format, lints, licences, dependency arrows, generated CRDs'
 	@echo '  make bench   what a packet, a load and an edit cost (root)'
 	@echo '  make soak    the tests that take long: hundreds of kills and replacements (root)'
+	@echo '  make cluster the tests on nodes with containerd and kubelet that run the image (root)'
 	@echo '  make kernels the kernel tests in Linux 6.1, 6.12 and 7.2 of Debian, emulated'
 	@echo '  make build   the one binary, target/release/headgate'
 	@echo '  make image   the image that clusters run, an OCI archive; no container engine is needed'
@@ -43,6 +44,9 @@ test: xtask
 
 soak: xtask
 	@$(XTASK) soak
+
+cluster: xtask
+	@$(XTASK) cluster
 
 kernels: xtask
 	@$(XTASK) kernels

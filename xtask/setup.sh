@@ -9,6 +9,8 @@
 #       build a Kubernetes control plane for tests and print its folder; where this machine
 #       lacks what that needs, print the reason and exit with 3
 #   xtask/setup.sh argocd   the same with Argo CD
+#   xtask/setup.sh nodes    the same with kubelet, kube-proxy and kube-scheduler, and what nodes run
+#       them on; installs that by apt
 #   xtask/setup.sh kernels   what `make kernels` needs besides; print the folder of its kernels
 #
 # HEADGATE_CACHE      folder of the pinned tools (default: ${XDG_CACHE_HOME:-~/.cache}/headgate)
@@ -42,6 +44,16 @@ readonly PACKAGES=(
     "iproute2|network namespaces and veth pairs of demo and tests"
 )
 
+# What a node of `make cluster` runs on.
+readonly NODE_PACKAGES=(
+    "containerd|runs the pods of a node"
+    "runc|runs the containers of a pod"
+    "containernetworking-plugins|networks of pods: bridge, host-local, loopback"
+    "nftables|what kube-proxy writes the rules of Services with"
+    "conntrack|what kube-proxy forgets connections with"
+    "busybox-static|the image of pods that tests send packets between"
+)
+
 say() { printf '==> %s\n' "$*" >&2; }
 fail() {
     printf 'setup: %s\n' "$@" >&2
@@ -57,15 +69,17 @@ rust_minor() {
 
 may_install() { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; }
 
-missing_packages() {
-    local installed
+# Prints those of these packages that are not installed. Arguments: package and why, each.
+missing_of() {
+    local installed entry
     # dpkg-query fails as soon as one name is unknown to it, and still prints the others.
-    installed=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' "${PACKAGES[@]%%|*}" 2>/dev/null) || true
-    local entry
-    for entry in "${PACKAGES[@]}"; do
+    installed=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' "${@%%|*}" 2>/dev/null) || true
+    for entry in "$@"; do
         grep -qx "${entry%%|*} installed" <<<"$installed" || echo "$entry"
     done
 }
+
+missing_packages() { missing_of "${PACKAGES[@]}"; }
 
 # /usr/bin first, so that a rustup earlier on PATH does not win over the packaged toolchain;
 # unless what is there is too old. cargo looks for cargo-clippy in its home before PATH, except
@@ -102,16 +116,21 @@ apt_offers_toolchain() {
     return 1
 }
 
-install_packages() {
-    local missing names entry
-    mapfile -t missing < <(missing_packages)
-    names=("${missing[@]%%|*}")
+# Installs these packages and says why. Arguments: package and why, each.
+apt_install() {
+    local entry
     say "installing these Debian packages and what they depend on:"
-    for entry in "${missing[@]}"; do
+    for entry in "$@"; do
         printf '      %-25s %s\n' "${entry%%|*}" "${entry#*|}" >&2
     done
-    DEBIAN_FRONTEND=noninteractive apt install -y -q --no-install-recommends --no-remove "${names[@]}" ||
-        fail "apt-get could not install: ${names[*]}" \
+    DEBIAN_FRONTEND=noninteractive apt install -y -q --no-install-recommends --no-remove "${@%%|*}"
+}
+
+install_packages() {
+    local missing
+    mapfile -t missing < <(missing_packages)
+    apt_install "${missing[@]}" ||
+        fail "apt-get could not install: ${missing[*]%%|*}" \
             "Debian's own cargo and rustc cannot stand beside cargo-web: where they are installed, remove them first" \
             "  apt-get remove cargo rustc rust-clippy rustfmt"
 }
@@ -199,6 +218,18 @@ compile_control_plane() {
     done
 }
 
+compile_nodes() {
+    local kubernetes minor program flags="-s -w" package=k8s.io/component-base/version
+    kubernetes=$(version_of k8s.io/kubernetes) minor=${kubernetes#*.}
+    # A node says to the API which version its kubelet has.
+    flags+=" -X $package.gitVersion=v$kubernetes -X $package.gitTreeState=clean"
+    flags+=" -X $package.gitMajor=${kubernetes%%.*} -X $package.gitMinor=${minor%%.*}"
+    go_on_source "$1" build -trimpath -buildvcs=false -ldflags "$flags" -o "$2/nodes" . >&2 || return
+    for program in kubelet kube-proxy kube-scheduler; do
+        ln -s nodes "$2/$program"
+    done
+}
+
 compile_argocd() {
     local program definitions package=github.com/argoproj/argo-cd/v3
     # A release is told its version when it is built.
@@ -270,6 +301,21 @@ argocd() {
     local version
     version=$(version_of github.com/argoproj/argo-cd/v3)
     go_programs argocd "$version" "Argo CD $version" "4 minutes" compile_argocd ""
+}
+
+nodes() {
+    local missing
+    mapfile -t missing < <(missing_of "${NODE_PACKAGES[@]}")
+    if ((${#missing[@]})); then
+        may_install || lacking "nodes run on Debian packages that are not installed, which needs root: ${missing[*]%%|*}"
+        lock
+        apt update -q || say "apt-get update failed: trying with the lists that are there"
+        apt_install "${missing[@]}" || fail "apt-get could not install: ${missing[*]%%|*}"
+    fi
+    SOURCE=$TESTS/nodes
+    local version
+    version=$(version_of k8s.io/kubernetes)
+    go_programs nodes "$version" "kubelet, kube-proxy and kube-scheduler $version" "5 minutes" compile_nodes ""
 }
 
 rustup_remedy() {
@@ -349,7 +395,8 @@ case ${1:-build} in
 path) print_path ;;
 control-plane) control_plane ;;
 argocd) argocd ;;
+nodes) nodes ;;
 kernels) kernels ;;
 build | check) set_up "${1:-build}" ;;
-*) fail "unknown part '$1': build, check, path, control-plane, argocd or kernels" ;;
+*) fail "unknown part '$1': build, check, path, control-plane, argocd, nodes or kernels" ;;
 esac

@@ -1,4 +1,4 @@
-//! The Go programs that tests run: a Kubernetes control plane and Argo CD.
+//! The Go programs that tests run: a Kubernetes control plane, nodes, and Argo CD.
 
 use std::{
     path::PathBuf,
@@ -13,7 +13,7 @@ use crate::{cargo, summary::Summary};
 const LACKING: i32 = 3;
 
 /// Programs that are built together.
-struct GoPrograms {
+pub(crate) struct GoPrograms {
     /// The part of xtask/setup.sh that builds them.
     part: &'static str,
     /// What tells tests their folder.
@@ -22,32 +22,47 @@ struct GoPrograms {
     none: &'static str,
 }
 
-const ALL: [GoPrograms; 2] = [
-    GoPrograms {
-        part: "control-plane",
-        folder: "KUBEBUILDER_ASSETS",
-        none: "HEADGATE_NO_CONTROL_PLANE",
-    },
-    GoPrograms {
-        part: "argocd",
-        folder: "HEADGATE_ARGOCD",
-        none: "HEADGATE_NO_ARGOCD",
-    },
-];
+/// etcd, kube-apiserver, kube-controller-manager and kubectl.
+pub(crate) const CONTROL_PLANE: GoPrograms = GoPrograms {
+    part: "control-plane",
+    folder: "KUBEBUILDER_ASSETS",
+    none: "HEADGATE_NO_CONTROL_PLANE",
+};
 
-/// Looks for all of them, builds those where that was never done, and tells a command that runs
-/// tests. What does not build fails the run, and the tests on it are skipped.
-pub(crate) fn set_up(command: &mut Command, summary: &mut Summary) {
-    for programs in ALL {
-        match programs.look() {
-            Ok(Found::Folder(folder)) => command.env(programs.folder, folder),
-            Ok(Found::None(reason)) => command.env(programs.none, reason),
+/// Argo CD.
+pub(crate) const ARGO_CD: GoPrograms = GoPrograms {
+    part: "argocd",
+    folder: "HEADGATE_ARGOCD",
+    none: "HEADGATE_NO_ARGOCD",
+};
+
+/// kubelet, kube-proxy and kube-scheduler.
+pub(crate) const NODES: GoPrograms = GoPrograms {
+    part: "nodes",
+    folder: "HEADGATE_NODES",
+    none: "HEADGATE_NO_NODES",
+};
+
+/// Looks for these, builds those where that was never done, and tells a command that runs tests.
+/// What does not build fails the run, and the tests on it are skipped. Says whether all are there.
+pub(crate) fn set_up(all: &[GoPrograms], command: &mut Command, summary: &mut Summary) -> bool {
+    let mut complete = true;
+    for programs in all {
+        let reason = match programs.look() {
+            Ok(Found::Folder(folder)) => {
+                command.env(programs.folder, folder);
+                continue;
+            }
+            Ok(Found::None(reason)) => reason,
             Err(error) => {
                 summary.fail(&format!("{error:#}"));
-                command.env(programs.none, "it could not be set up")
+                "it could not be set up".to_owned()
             }
         };
+        command.env(programs.none, reason);
+        complete = false;
     }
+    complete
 }
 
 enum Found {

@@ -21,19 +21,36 @@ const NAME: &str = "localhost/headgate";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const MEDIA: &str = "application/vnd.oci.image";
 
-/// Builds the binary and writes the archive; below the build folder where no path is given.
-pub(crate) fn write(path: Option<&Path>) -> Result<()> {
+/// How the binary is built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Optimised, which takes long.
+    Release,
+    /// Quick to build, for tests.
+    Dev,
+}
+
+/// Builds the binary and writes the archive; below the build folder where no path is given. Gives
+/// where it is.
+pub(crate) fn write(path: Option<&Path>, profile: Profile) -> Result<PathBuf> {
     let target = Target::of_host()?;
-    let binary = build(&target)?;
+    let binary = build(&target, profile)?;
     let path = match path {
         Some(path) => path.to_owned(),
         None => {
-            let release = binary.parent().context("a file is in a folder")?;
-            release.join(format!("headgate-{VERSION}-{}.tar", target.architecture))
+            let folder = binary.parent().context("a file is in a folder")?;
+            folder.join(format!("headgate-{VERSION}-{}.tar", target.architecture))
         }
     };
-    let content = fs::read(&binary).with_context(|| binary.display().to_string())?;
-    let archive = archive(&content, target.architecture)?;
+    let image = Image {
+        name: NAME,
+        version: VERSION,
+        title: "headgate",
+        license: env!("CARGO_PKG_LICENSE"),
+        entrypoint: &["/headgate"],
+        file: ("headgate", &read(&binary)?),
+    };
+    let archive = image.archive(target.architecture)?;
     fs::write(&path, &archive).with_context(|| path.display().to_string())?;
     println!(
         "{NAME}:{VERSION}, {} KiB: {}",
@@ -41,7 +58,26 @@ pub(crate) fn write(path: Option<&Path>) -> Result<()> {
         path.display()
     );
     println!("Its digest: sha256:{}", sha256(&archive)?);
-    Ok(())
+    Ok(path)
+}
+
+/// Writes the image of the pods that tests send packets between, and of the sandbox of every pod.
+pub(crate) fn write_pods(path: &Path) -> Result<()> {
+    let image = Image {
+        name: "localhost/headgate-tests",
+        version: "1",
+        title: "busybox",
+        license: "GPL-2.0-only",
+        // What a sandbox runs: it does nothing until it is killed.
+        entrypoint: &["/busybox", "sleep", "2147483647"],
+        file: ("busybox", &read(Path::new("/bin/busybox"))?),
+    };
+    let archive = image.archive(Target::of_host()?.architecture)?;
+    fs::write(path, archive).with_context(|| path.display().to_string())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| path.display().to_string())
 }
 
 /// What the image is for.
@@ -69,7 +105,7 @@ impl Target {
     }
 }
 
-fn build(target: &Target) -> Result<PathBuf> {
+fn build(target: &Target, profile: Profile) -> Result<PathBuf> {
     let mut flags = vec![
         "-Ctarget-feature=+crt-static".to_owned(),
         "-Cstrip=symbols".to_owned(),
@@ -84,15 +120,17 @@ fn build(target: &Target) -> Result<PathBuf> {
             sources.display()
         ));
     }
-    cargo::executable(
-        "headgate",
-        cargo::command()
-            .args(["build", "--release", "--locked", "-p", "headgate"])
-            // Named, so that the flags are not those of build scripts too.
-            .args(["--bin", "headgate", "--target", &target.triple])
-            .env_remove("RUSTFLAGS")
-            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")),
-    )
+    let mut command = cargo::command();
+    command
+        .args(["build", "--locked", "-p", "headgate"])
+        // Named, so that the flags are not those of build scripts too.
+        .args(["--bin", "headgate", "--target", &target.triple])
+        .env_remove("RUSTFLAGS")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    cargo::executable("headgate", &mut command)
 }
 
 fn cargo_home() -> Option<PathBuf> {
@@ -100,72 +138,85 @@ fn cargo_home() -> Option<PathBuf> {
     home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
 }
 
-/// The archive: an OCI layout with one image of one layer.
-fn archive(binary: &[u8], architecture: &str) -> Result<Vec<u8>> {
-    let mut blobs = Blobs(Vec::new());
-    let layer = blobs.add("layer.v1.tar", layer(binary)?)?;
-    let labels = json!({
-        "org.opencontainers.image.title": "headgate",
-        "org.opencontainers.image.version": VERSION,
-        "org.opencontainers.image.licenses": env!("CARGO_PKG_LICENSE"),
-    });
-    let config = blobs.add_json(
-        "config.v1+json",
-        &json!({
+/// An image of one file.
+struct Image<'a> {
+    name: &'a str,
+    version: &'a str,
+    title: &'a str,
+    license: &'a str,
+    entrypoint: &'a [&'a str],
+    /// Its path and its content.
+    file: (&'a str, &'a [u8]),
+}
+
+impl Image<'_> {
+    /// The archive: an OCI layout with one image of one layer.
+    fn archive(&self, architecture: &str) -> Result<Vec<u8>> {
+        let mut blobs = Blobs(Vec::new());
+        let layer = blobs.add("layer.v1.tar", self.layer()?)?;
+        let config = blobs.add_json("config.v1+json", &self.config(architecture, &layer))?;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": format!("{MEDIA}.manifest.v1+json"),
+            "config": config,
+            "layers": [layer],
+        });
+        let mut manifest = blobs.add_json("manifest.v1+json", &manifest)?;
+        manifest["platform"] = json!({"architecture": architecture, "os": "linux"});
+        // containerd and those who load into it go by the first, others by the second.
+        manifest["annotations"] = json!({
+            "io.containerd.image.name": format!("{}:{}", self.name, self.version),
+            "org.opencontainers.image.ref.name": self.version,
+        });
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": format!("{MEDIA}.index.v1+json"),
+            "manifests": [manifest],
+        });
+        let mut archive = Builder::new(Vec::new());
+        append(
+            &mut archive,
+            "oci-layout",
+            0o644,
+            br#"{"imageLayoutVersion":"1.0.0"}"#,
+        )?;
+        append(
+            &mut archive,
+            "index.json",
+            0o644,
+            index.to_string().as_bytes(),
+        )?;
+        for (digest, content) in &blobs.0 {
+            append(
+                &mut archive,
+                &format!("blobs/sha256/{digest}"),
+                0o644,
+                content,
+            )?;
+        }
+        Ok(archive.into_inner()?)
+    }
+
+    fn config(&self, architecture: &str, layer: &Value) -> Value {
+        let labels = json!({
+            "org.opencontainers.image.title": self.title,
+            "org.opencontainers.image.version": self.version,
+            "org.opencontainers.image.licenses": self.license,
+        });
+        json!({
             "architecture": architecture,
             "os": "linux",
             "created": "1970-01-01T00:00:00Z",
-            "config": {"Entrypoint": ["/headgate"], "WorkingDir": "/", "Labels": labels},
+            "config": {"Entrypoint": self.entrypoint, "WorkingDir": "/", "Labels": labels},
             "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
-        }),
-    )?;
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": format!("{MEDIA}.manifest.v1+json"),
-        "config": config,
-        "layers": [layer],
-    });
-    let mut manifest = blobs.add_json("manifest.v1+json", &manifest)?;
-    manifest["platform"] = json!({"architecture": architecture, "os": "linux"});
-    // containerd and those who load into it go by the first, others by the second.
-    manifest["annotations"] = json!({
-        "io.containerd.image.name": format!("{NAME}:{VERSION}"),
-        "org.opencontainers.image.ref.name": VERSION,
-    });
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": format!("{MEDIA}.index.v1+json"),
-        "manifests": [manifest],
-    });
-    let mut archive = Builder::new(Vec::new());
-    append(
-        &mut archive,
-        "oci-layout",
-        0o644,
-        br#"{"imageLayoutVersion":"1.0.0"}"#,
-    )?;
-    append(
-        &mut archive,
-        "index.json",
-        0o644,
-        index.to_string().as_bytes(),
-    )?;
-    for (digest, content) in &blobs.0 {
-        append(
-            &mut archive,
-            &format!("blobs/sha256/{digest}"),
-            0o644,
-            content,
-        )?;
+        })
     }
-    Ok(archive.into_inner()?)
-}
 
-/// The files of the image.
-fn layer(binary: &[u8]) -> Result<Vec<u8>> {
-    let mut layer = Builder::new(Vec::new());
-    append(&mut layer, "headgate", 0o755, binary)?;
-    Ok(layer.into_inner()?)
+    fn layer(&self) -> Result<Vec<u8>> {
+        let mut layer = Builder::new(Vec::new());
+        append(&mut layer, self.file.0, 0o755, self.file.1)?;
+        Ok(layer.into_inner()?)
+    }
 }
 
 /// Appends a file of root's, as old as time.
@@ -218,9 +269,17 @@ mod tests {
 
     #[test]
     fn an_archive_names_what_it_holds_and_is_the_same_twice() -> Result<()> {
-        let first = archive(b"binary", "amd64")?;
-        assert_eq!(first, archive(b"binary", "amd64")?);
-        assert_ne!(first, archive(b"another", "amd64")?);
+        let image = |content| Image {
+            name: NAME,
+            version: VERSION,
+            title: "headgate",
+            license: "Apache-2.0",
+            entrypoint: &["/headgate"],
+            file: ("headgate", content),
+        };
+        let first = image(b"binary").archive("amd64")?;
+        assert_eq!(first, image(b"binary").archive("amd64")?);
+        assert_ne!(first, image(b"another").archive("amd64")?);
         let mut files = std::collections::BTreeMap::new();
         for entry in tar::Archive::new(first.as_slice()).entries()? {
             let mut entry = entry?;

@@ -40,6 +40,12 @@ enum Chore {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Run the tests on real nodes, with containerd and kubelet, that run the image
+    Cluster {
+        /// Arguments for the tests, such as part of a test's name
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
     /// Run the kernel tests in other kernels, and end in a line `VERSION: N passed, ...` for each
     Kernels {
         /// Their versions, such as 6.1 or 6.12.107: the newest of each that is kept in the cache
@@ -54,6 +60,9 @@ enum Chore {
         /// Where to write it [default: beside the binary, in the build folder]
         #[arg(long)]
         output: Option<PathBuf>,
+        /// Unoptimised, which builds in a fraction of the time
+        #[arg(long)]
+        dev: bool,
     },
     /// Build the binary and tell its story with real packets
     Demo,
@@ -93,8 +102,15 @@ fn run(chore: Chore) -> Result<ExitCode> {
     match chore {
         Chore::Test { args } => return tests::run(tests::Suite::Workspace, &args),
         Chore::Soak { args } => return tests::run(tests::Suite::Soak, &args),
+        Chore::Cluster { args } => return tests::run(tests::Suite::Cluster, &args),
         Chore::Kernels { versions, args } => return kernels::run(&versions, &args),
-        Chore::Image { output } => image::write(output.as_deref())?,
+        Chore::Image { output, dev } => {
+            let profile = match dev {
+                true => image::Profile::Dev,
+                false => image::Profile::Release,
+            };
+            image::write(output.as_deref(), profile)?;
+        }
         Chore::Demo => demo()?,
         Chore::Crds { check } => crds(check)?,
         Chore::Argocd { check } => argocd::patch(check)?,

@@ -18,6 +18,12 @@ use headgate_kernel::{
 
 /// Where kubelet listens.
 const KUBELET: NonZeroU16 = NonZeroU16::new(10250).expect("not 0");
+/// The ports that Linux masquerades connections with, whatever ports they are from: kube-proxy lets
+/// it do so to the node's own ones to a Service, and so to the API.
+const MASQUERADED: PortRange = PortRange {
+    first: NonZeroU16::new(1024).expect("not 0"),
+    last: NonZeroU16::MAX,
+};
 
 /// Reads the facts of the running node, whose name, labels and failsafe peers are known otherwise; for
 /// next hops see [`ways`].
@@ -87,7 +93,11 @@ pub fn api_servers_as_peers(
     if servers.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let local_ports = local_ports()?;
+    let own = local_ports()?;
+    let local_ports = PortRange {
+        first: own.first.min(MASQUERADED.first),
+        last: own.last.max(MASQUERADED.last),
+    };
     let peers = servers
         .iter()
         .flat_map(|server| of_server(*server, local_ports));

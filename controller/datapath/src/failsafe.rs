@@ -72,7 +72,7 @@ pub enum Passage {
     Replies {
         /// Port of the peer's service.
         port: NonZeroU16,
-        /// `net.ipv4.ip_local_port_range`.
+        /// Ports that such connections are seen to come from.
         local_ports: PortRange,
     },
     /// TCP to this port of the node.

@@ -1,4 +1,4 @@
-//! The Go programs that tests run: a Kubernetes control plane, and Argo CD.
+//! The Go programs that tests run: a Kubernetes control plane, nodes, and Argo CD.
 
 use std::{
     env,
@@ -28,6 +28,15 @@ pub static ARGO_CD: Assets = Assets {
     folder: "HEADGATE_ARGOCD",
     none: "HEADGATE_NO_ARGOCD",
     programs: &["argocd-application-controller", "argocd-repo-server"],
+    found: OnceLock::new(),
+};
+
+/// kubelet, kube-proxy and kube-scheduler, built the same way.
+pub static NODES: Assets = Assets {
+    part: "nodes",
+    folder: "HEADGATE_NODES",
+    none: "HEADGATE_NO_NODES",
+    programs: &["kubelet", "kube-proxy", "kube-scheduler"],
     found: OnceLock::new(),
 };
 

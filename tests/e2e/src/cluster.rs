@@ -21,7 +21,7 @@ pub const LABEL: &str = "headgate.dev/cluster";
 
 /// The bridge, and its port to the API server.
 const BRIDGE: &str = "switch";
-const UPLINK: &str = "uplink";
+pub(crate) const UPLINK: &str = "uplink";
 
 /// Nodes and a client. All of it goes away with it, but for the control plane.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ impl Drop for Cluster {
 impl Member {
     /// One behind the port `role` of a cluster's switch, with the host part `host` of its
     /// addresses.
-    fn join(switch: &Namespace, role: &str, cluster: u8, host: u8) -> Self {
+    pub(crate) fn join(switch: &Namespace, role: &str, cluster: u8, host: u8) -> Self {
         let namespace = Arc::new(Namespace::new(role));
         let end = end("eth0", cluster, host);
         plug(switch, role, &namespace, &end);
@@ -189,7 +189,7 @@ pub(crate) fn plug(switch: &Namespace, port: &str, namespace: &Namespace, end: &
     ));
 }
 
-fn end(interface: &str, cluster: u8, host: u8) -> End {
+pub(crate) fn end(interface: &str, cluster: u8, host: u8) -> End {
     let [a, b, ..] = ADDRESS.octets();
     End {
         interface: interface.to_owned(),

@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    assets,
+    assets::{self, NODES},
     binary::headgate,
     certificates::{Authority, Credentials, key_pair},
     kubeconfig::{User, kubeconfig},
@@ -38,6 +38,8 @@ pub const AGENT: &str = "headgate-agent";
 const OPERATOR: &str = "headgate-operator";
 /// Services get their addresses from here; the first is the API server's own.
 const SERVICES: &str = "10.96.0.0/16";
+/// Pods of real nodes get theirs from here, each node a /24 of its own.
+pub(crate) const PODS: &str = "10.244.0.0/16";
 const SERVICE_ADDRESS: &str = "10.96.0.1";
 /// Time within which each program is at work, on a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -50,13 +52,25 @@ pub struct ControlPlane {
     // Processes first: they are to be gone before their files and their network.
     #[allow(dead_code, reason = "it is killed when dropped")]
     controller_manager: Option<Process>,
+    #[allow(dead_code, reason = "it is killed when dropped")]
+    scheduler: Option<Process>,
     api_server: Option<Process>,
     etcd: Process,
     kubectl: Kubectl,
     files: Files,
     clusters: AtomicU8,
+    nodes: Nodes,
     /// Where it lives.
     pub namespace: Arc<Namespace>,
+}
+
+/// What the nodes are that it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nodes {
+    /// Objects of the API, to which agents are added.
+    Named,
+    /// Machines with a kubelet, to which pods are scheduled.
+    Real,
 }
 
 impl ControlPlane {
@@ -66,12 +80,32 @@ impl ControlPlane {
     /// Where it is not healthy within a minute, with what its programs said.
     #[must_use]
     pub fn start() -> Self {
+        let mut control_plane = Self::start_api(Nodes::Named);
+        control_plane.kubectl.apply(&agents_account());
+        control_plane.start_controller_manager();
+        control_plane
+    }
+
+    /// One with nothing in it, for nodes that have a kubelet.
+    ///
+    /// # Panics
+    /// Where it is not healthy within a minute, with what its programs said.
+    #[must_use]
+    pub fn start_for_kubelets() -> Self {
+        let mut control_plane = Self::start_api(Nodes::Real);
+        control_plane.start_controller_manager();
+        control_plane.start_scheduler();
+        control_plane
+    }
+
+    fn start_api(nodes: Nodes) -> Self {
         let namespace = Arc::new(Namespace::new("control-plane"));
         namespace.ip(&format!("addr add {ADDRESS}/32 dev lo"));
         let files = Files::new();
         let etcd = start_etcd(&namespace, &files);
         let mut control_plane = Self {
             controller_manager: None,
+            scheduler: None,
             api_server: None,
             etcd,
             kubectl: Kubectl::new(
@@ -81,11 +115,10 @@ impl ControlPlane {
             ),
             files,
             clusters: AtomicU8::new(0),
+            nodes,
             namespace,
         };
         control_plane.start_api_server();
-        control_plane.kubectl.apply(&agents_account());
-        control_plane.start_controller_manager();
         control_plane
     }
 
@@ -207,7 +240,10 @@ impl ControlPlane {
     /// # Panics
     /// Where it is not within a minute, with what it said.
     pub fn start_api_server(&mut self) {
-        let arguments = api_server_arguments(&self.files);
+        let mut arguments = api_server_arguments(&self.files);
+        if self.nodes == Nodes::Real {
+            arguments.extend(kubelet_arguments(&self.files));
+        }
         let mut process = Process::start(
             &self.namespace,
             &assets::program("kube-apiserver"),
@@ -235,7 +271,7 @@ impl ControlPlane {
         if !program.exists() {
             return;
         }
-        let arguments = controller_manager_arguments(&self.files);
+        let arguments = controller_manager_arguments(&self.files, self.nodes);
         self.controller_manager = Some(Process::start(
             &self.namespace,
             &program,
@@ -246,6 +282,37 @@ impl ControlPlane {
         let account = "serviceaccount/default";
         let work = ["wait", "--for=create", account, "--timeout=60s"];
         self.kubectl.run(&work);
+    }
+
+    fn start_scheduler(&mut self) {
+        let kubeconfig = self.admin_kubeconfig().display().to_string();
+        let arguments = [
+            format!("--kubeconfig={kubeconfig}"),
+            "--leader-elect=false".to_owned(),
+            "--secure-port=0".to_owned(),
+        ];
+        self.scheduler = Some(Process::start(
+            &self.namespace,
+            &NODES.program("kube-scheduler"),
+            arguments.iter().map(String::as_str),
+            self.files.path("kube-scheduler.log"),
+        ));
+    }
+
+    /// Writes a kubeconfig for a user of this name, in a group; gives its path.
+    pub(crate) fn kubeconfig_of(&self, name: &str, user: &str, group: &str) -> PathBuf {
+        self.files.client(name, user, group)
+    }
+
+    /// Writes a server's certificate and key for these addresses; gives their paths.
+    pub(crate) fn server_certificate(&self, name: &str, reached_as: &[&str]) -> [PathBuf; 2] {
+        let credentials = self.files.authority.server(name, reached_as);
+        self.files.keep(name, &credentials)
+    }
+
+    /// The certificate of its authority.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.files.path("ca.crt")
     }
 }
 
@@ -319,18 +386,38 @@ fn api_server_arguments(files: &Files) -> Vec<String> {
     ]
 }
 
-fn controller_manager_arguments(files: &Files) -> Vec<String> {
+/// How the API server asks kubelets, for logs and commands in pods.
+fn kubelet_arguments(files: &Files) -> [String; 4] {
     let file = |name: &str| files.path(name).display().to_string();
-    vec![
+    [
+        format!("--kubelet-certificate-authority={}", file("ca.crt")),
+        format!("--kubelet-client-certificate={}", file("admin.crt")),
+        format!("--kubelet-client-key={}", file("admin.key")),
+        "--kubelet-preferred-address-types=InternalIP".to_owned(),
+    ]
+}
+
+fn controller_manager_arguments(files: &Files, nodes: Nodes) -> Vec<String> {
+    let file = |name: &str| files.path(name).display().to_string();
+    let mut arguments = vec![
         format!("--kubeconfig={}", file("admin.kubeconfig")),
         "--leader-elect=false".to_owned(),
         // It serves nothing that tests ask for.
         "--secure-port=0".to_owned(),
-        // Nodes have no kubelet here, and it would find them all dead.
-        "--controllers=*,-node-lifecycle-controller".to_owned(),
         format!("--root-ca-file={}", file("ca.crt")),
         format!("--service-account-private-key-file={}", file("tokens.key")),
-    ]
+    ];
+    arguments.extend(match nodes {
+        // It would find nodes without a kubelet all dead.
+        Nodes::Named => vec!["--controllers=*,-node-lifecycle-controller".to_owned()],
+        Nodes::Real => vec![
+            "--allocate-node-cidrs".to_owned(),
+            format!("--cluster-cidr={PODS}"),
+            format!("--service-cluster-ip-range={SERVICES}"),
+            "--node-monitor-period=1s".to_owned(),
+        ],
+    });
+    arguments
 }
 
 fn agents_account() -> String {
@@ -342,7 +429,10 @@ fn agents_account() -> String {
 
 /// The folder of the control plane: keys, kubeconfigs, logs, and etcd's data.
 #[derive(Debug)]
-struct Files(TempDir);
+struct Files {
+    folder: TempDir,
+    authority: Authority,
+}
 
 impl Files {
     /// A new one, with a certificate authority of its own.
@@ -350,29 +440,36 @@ impl Files {
         let folder = tempfile::Builder::new()
             .prefix(&format!("{}-", unique_name()))
             .tempdir();
-        let files = Self(folder.expect("a temporary folder can be made"));
+        let files = Self {
+            folder: folder.expect("a temporary folder can be made"),
+            authority: Authority::new("test-authority"),
+        };
         fs::create_dir(files.path("home")).expect("the folder is new and empty");
-        let authority = Authority::new("test-authority");
-        files.write("ca.crt", authority.certificate());
+        files.write("ca.crt", files.authority.certificate());
         let (address, service) = (ADDRESS.to_string(), "kubernetes.default.svc");
         let reached_as = [address.as_str(), SERVICE_ADDRESS, "kubernetes", service];
-        files.keep("server", &authority.server("kube-apiserver", &reached_as));
-        files.keep("admin", &authority.client("admin", "system:masters"));
+        let server = files.authority.server("kube-apiserver", &reached_as);
+        files.keep("server", &server);
         let (private, public) = key_pair();
         files.write("tokens.key", &private);
         files.write("tokens.pub", &public);
-        let (certificate, key) = (files.path("admin.crt"), files.path("admin.key"));
-        let admin = User::Certificate {
-            certificate: &certificate,
-            key: &key,
-        };
-        let admin = kubeconfig(&server(), &files.path("ca.crt"), admin);
-        files.write("admin.kubeconfig", &admin);
+        files.client("admin", "admin", "system:masters");
         files
     }
 
+    /// Writes a kubeconfig for a user of this name, in a group, and what it refers to.
+    fn client(&self, name: &str, user: &str, group: &str) -> PathBuf {
+        let [certificate, key] = self.keep(name, &self.authority.client(user, group));
+        let user = User::Certificate {
+            certificate: &certificate,
+            key: &key,
+        };
+        let config = kubeconfig(&server(), &self.path("ca.crt"), user);
+        self.write(&format!("{name}.kubeconfig"), &config)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
     }
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
@@ -381,8 +478,10 @@ impl Files {
         path
     }
 
-    fn keep(&self, name: &str, credentials: &Credentials) {
-        self.write(&format!("{name}.crt"), &credentials.certificate);
-        self.write(&format!("{name}.key"), &credentials.key);
+    fn keep(&self, name: &str, credentials: &Credentials) -> [PathBuf; 2] {
+        [
+            self.write(&format!("{name}.crt"), &credentials.certificate),
+            self.write(&format!("{name}.key"), &credentials.key),
+        ]
     }
 }

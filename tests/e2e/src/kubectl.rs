@@ -40,9 +40,34 @@ impl Kubectl {
     /// it: no settings of theirs, no proxy.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.namespace.command(assets::program("kubectl"));
+        let mut command = self.in_place(&assets::program("kubectl"));
+        command.args(arguments);
         command
-            .args(arguments)
+    }
+
+    /// A script for bash that calls kubectl by its name, as a user's does, not run; it ends where a
+    /// command fails, or after this many seconds.
+    ///
+    /// # Panics
+    /// Where there is no kubectl.
+    #[must_use]
+    pub fn script(&self, text: &str, seconds: u32) -> Command {
+        let kubectl = assets::program("kubectl");
+        let folder = kubectl.parent().expect("a file is in a folder");
+        let mut path = folder.as_os_str().to_owned();
+        path.push(":");
+        path.push(env::var_os("PATH").unwrap_or_default());
+        let mut command = self.in_place(Path::new("timeout"));
+        command
+            .arg(seconds.to_string())
+            .args(["bash", "-euo", "pipefail", "-c", text])
+            .env("PATH", path);
+        command
+    }
+
+    fn in_place(&self, program: &Path) -> Command {
+        let mut command = self.namespace.command(program);
+        command
             .current_dir(workspace())
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())

@@ -198,7 +198,8 @@ impl Client {
     }
 }
 
-fn dropped(namespace: &Namespace, interface: &str) -> u64 {
+/// Frames that a device has lost by itself, such as to a full queue.
+pub(crate) fn dropped(namespace: &Namespace, interface: &str) -> u64 {
     let text = namespace.ip(&format!("-s -j link show dev {interface}"));
     let links: serde_json::Value = serde_json::from_str(&text).expect("ip prints JSON");
     let count = |way: &str| links[0]["stats64"][way]["dropped"].as_u64().unwrap_or(0);

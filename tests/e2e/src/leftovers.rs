@@ -27,7 +27,7 @@ pub fn sweep() {
 }
 
 /// Names in a folder that contain the id of a process that is no more.
-fn of_the_dead(folder: &Path) -> Vec<String> {
+pub(crate) fn of_the_dead(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| is_of_the_dead(name)).collect()

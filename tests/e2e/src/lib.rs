@@ -25,6 +25,7 @@ pub mod node;
 pub mod paths;
 pub mod policies;
 mod process;
+pub mod real;
 pub mod said;
 pub mod services;
 pub mod tap;

@@ -49,3 +49,21 @@ pub fn example_cidrs(name: &str) -> Vec<String> {
         .filter_map(|line| line.trim().strip_prefix("- "));
     items.map(str::to_owned).collect()
 }
+
+/// The first block of commands below a heading of docs/install.md.
+///
+/// # Panics
+/// Where there is none.
+#[must_use]
+pub fn documented(heading: &str) -> String {
+    let path = workspace().join("docs/install.md");
+    let text =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let below = text.split_once(&format!("\n## {heading}\n"));
+    let block = below.and_then(|(_, below)| {
+        let section = below.split("\n## ").next()?;
+        let (_, block) = section.split_once("```sh\n")?;
+        Some(block.split_once("```")?.0.to_owned())
+    });
+    block.unwrap_or_else(|| panic!("{}: no commands below {heading:?}", path.display()))
+}

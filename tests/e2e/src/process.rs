@@ -43,15 +43,20 @@ impl Process {
         environment: &[(&str, OsString)],
         log: PathBuf,
     ) -> Self {
-        let file = File::options().create(true).append(true).open(&log);
-        let output = file.expect("the folder of logs is ours");
-        let errors = output.try_clone().expect("a file can be had twice");
         let mut command = namespace.command("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
             .args(arguments)
             .envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::of(command, log)
+    }
+
+    /// Starts a command that sees to it by itself that it ends with the tests.
+    pub(crate) fn of(mut command: Command, log: PathBuf) -> Self {
+        let file = File::options().create(true).append(true).open(&log);
+        let output = file.expect("the folder of logs is ours");
+        let errors = output.try_clone().expect("a file can be had twice");
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let (child, keeper) = spawn(command).expect("nsenter can be run");
         Self {
@@ -59,6 +64,11 @@ impl Process {
             log,
             _keeper: keeper,
         }
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its resident memory, in KiB.

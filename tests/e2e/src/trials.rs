@@ -4,7 +4,7 @@ use std::{process::Command, sync::OnceLock};
 
 use libtest_mimic::{Completion, Trial};
 
-use crate::assets;
+use crate::{assets, real};
 
 /// A test that needs network namespaces and the kernel's BPF; skipped, with the reason, where this
 /// process may not have them.
@@ -34,6 +34,16 @@ pub fn on_argocd(name: &'static str, test: fn()) -> Trial {
         let control_plane = assets::CONTROL_PLANE.folder().err();
         let missing = control_plane.or_else(|| assets::ARGO_CD.folder().err());
         missing.map(str::to_owned)
+    };
+    unless(name, missing, test)
+}
+
+/// A test on nodes that have a kubelet; skipped, with the reason, where there can be none.
+pub fn on_real_nodes(name: &'static str, test: fn()) -> Trial {
+    let missing = || {
+        let control_plane = assets::CONTROL_PLANE.folder().err();
+        let missing = control_plane.or_else(|| assets::NODES.folder().err());
+        missing.map(str::to_owned).or_else(real::cannot_run)
     };
     unless(name, missing, test)
 }
