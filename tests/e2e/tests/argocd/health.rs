@@ -19,7 +19,13 @@ fn as_their_tests_say() {
     print!("{}", said.output);
     assert_eq!(said.code, 0, "{said:?}");
     // One kind that is left out would pass as well.
-    for kind in ["XdpPolicy", "CidrGroup", "NodeDatapath"] {
+    for kind in [
+        "XdpPolicy",
+        "CidrGroup",
+        "LoadBalancerService",
+        "AddressPool",
+        "NodeDatapath",
+    ] {
         assert!(said.output.contains(&format!("/{kind}/")), "{kind}");
     }
 }

@@ -49,7 +49,11 @@ fn link_removed() {
     lab.check([bad().dropped_by("dropping/udp")]);
     lab.node.pause();
     let layouts = std::fs::read_dir(lab.node.pins()).expect("the instance's folder");
-    let [layout] = layouts.flatten().collect::<Vec<_>>().try_into().expect("one layout");
+    let [layout] = layouts
+        .flatten()
+        .collect::<Vec<_>>()
+        .try_into()
+        .expect("one layout");
     let links = std::fs::read_dir(layout.path().join("links"));
     let link = links.expect("the links' folder").next();
     let link = link
