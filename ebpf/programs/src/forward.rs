@@ -1,9 +1,7 @@
 //! Sends a frame on to its backend.
 
-use aya_ebpf::{
-    EbpfContext as _, bindings::xdp_action, helpers::generated::bpf_redirect, programs::XdpContext,
-};
-use headgate_layout::{services::Backend, verdict::Reason};
+use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect, programs::XdpContext};
+use headgate_layout::services::Backend;
 use headgate_packet::{
     balance::rewrite,
     judge::{Cause, Verdict},

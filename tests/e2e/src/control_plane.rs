@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
     time::Duration,
@@ -55,7 +55,7 @@ pub struct ControlPlane {
     #[allow(dead_code, reason = "it is killed when dropped")]
     scheduler: Option<Process>,
     api_server: Option<Process>,
-    etcd: Process,
+    etcd: Mutex<Process>,
     kubectl: Kubectl,
     files: Files,
     clusters: AtomicU8,
@@ -107,7 +107,7 @@ impl ControlPlane {
             controller_manager: None,
             scheduler: None,
             api_server: None,
-            etcd,
+            etcd: Mutex::new(etcd),
             kubectl: Kubectl::new(
                 &namespace,
                 &files.path("admin.kubeconfig"),
@@ -230,6 +230,26 @@ impl ControlPlane {
         number.checked_add(1).expect("255 clusters are enough")
     }
 
+    fn etcd(&self) -> MutexGuard<'_, Process> {
+        self.etcd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills etcd, waits, and starts it again on what it has written.
+    ///
+    /// # Panics
+    /// Where the API server is not ready a minute later.
+    pub fn restart_etcd(&self, after: Duration) {
+        let mut etcd = self.etcd();
+        etcd.kill();
+        std::thread::sleep(after);
+        *etcd = start_etcd(&self.namespace, &self.files);
+        drop(etcd);
+        wait_for(START, "the API server is ready", || {
+            self.etcd().assert_runs();
+            self.kubectl.said(&["get", "--raw", "/readyz"]).code == 0
+        });
+    }
+
     /// Kills the API server. Whatever it was told is in etcd.
     pub fn kill_api_server(&mut self) {
         self.api_server = None;
@@ -251,7 +271,7 @@ impl ControlPlane {
             self.files.path("kube-apiserver.log"),
         );
         wait_for(START, "the API server is ready", || {
-            self.etcd.assert_runs();
+            self.etcd().assert_runs();
             process.assert_runs();
             self.is_listening() && self.kubectl.said(&["get", "--raw", "/readyz"]).code == 0
         });

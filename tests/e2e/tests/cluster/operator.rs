@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_cluster("another_replica_takes_over_and_says_the_same", failover),
         on_cluster("a_deletion_needs_no_operator", deletion),
         on_cluster("a_service_is_ready_where_it_is_served", served),
+        on_cluster("etcd_and_definitions_may_come_again", storage_faults),
         on_cluster("the_commit_that_a_generation_came_from_is_told", provenance),
     ]
 }
@@ -424,4 +425,37 @@ fn served() {
             status["interfaces"] == Value::Null
         });
     }
+}
+
+/// Enforcement goes on, and what is said recovers.
+fn storage_faults() {
+    let control_plane = started();
+    let fleet = Fleet::on(&control_plane, 1).start();
+    let mut operator = control_plane.start_operator("first", &[]);
+    fleet.apply(&fleet.drop_udp("web", 7001, &[]));
+    wait_for_status(&fleet, "web", "is Ready", |policy| is(policy, "Ready=True"));
+    control_plane.restart_etcd(Duration::from_secs(5));
+    assert_eq!(fleet.arrivals(0, 7001), 0, "after a restart of etcd");
+    fleet.apply(&fleet.drop_udp("web", 7002, &[]));
+    wait_for_status(&fleet, "web", "is Ready again", |policy| {
+        is(policy, "Ready=True") && policy["status"]["liveGeneration"] == 2
+    });
+    assert_eq!(fleet.arrivals(0, 7002), 0);
+
+    let said = get(&fleet, "xdppolicy", &fleet.named("web"))["status"].clone();
+    control_plane.install_crds();
+    fleet.apply(&fleet.drop_udp("other", 7003, &[]));
+    wait_for_status(&fleet, "other", "is Ready", |policy| {
+        is(policy, "Ready=True")
+    });
+    assert_eq!(
+        get(&fleet, "xdppolicy", &fleet.named("web"))["status"],
+        said
+    );
+    assert_eq!(
+        fleet.arrivals(0, 7002),
+        0,
+        "after the definitions were applied again"
+    );
+    operator.assert_runs();
 }
