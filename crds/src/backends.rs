@@ -1,8 +1,22 @@
-//! What a service asks of its backends, beyond the schema.
+//! What a service asks of its addresses and backends, beyond the schema.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{Backends, address, validation::refusal};
+
+/// No address may stand there in two spellings.
+pub(crate) fn are_different(addresses: &[String], (): &()) -> garde::Result {
+    let mut seen = BTreeSet::new();
+    for address in addresses.iter().filter_map(|text| address::parse(text)) {
+        if !seen.insert(address) {
+            return Err(refusal(
+                format!("{address} is listed twice, in two spellings"),
+                "remove one of the two",
+            ));
+        }
+    }
+    Ok(())
+}
 
 /// Every address must have a backend of its family that gets packets, and no backend may be an address
 /// of the service itself, or stand there twice.

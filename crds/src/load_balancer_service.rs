@@ -8,7 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DEFAULT_ROUTE, address, backends::are_usable, schema::crd_object, selector::LabelSelector,
+    DEFAULT_ROUTE, address,
+    backends::{are_different, are_usable},
+    schema::crd_object,
+    selector::LabelSelector,
     status::ResourceStatus,
 };
 
@@ -88,7 +91,7 @@ pub struct LoadBalancerServiceSpec {
     #[x_kube(validation = Rule::new(crate::rules::UNIQUE_ITEMS).message(
         "an address is listed twice; remove one of the two"
     ))]
-    #[garde(skip)]
+    #[garde(custom(are_different))]
     pub addresses: Vec<String>,
 
     /// The ports that are served at each address.

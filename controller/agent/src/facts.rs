@@ -2,18 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     num::NonZeroU16,
 };
 
-use headgate_compile::node::{Interface, InterfaceKind, NextHop, NodeFacts};
+use headgate_compile::node::{Interface, InterfaceKind, NodeFacts};
 use headgate_datapath::{
     failsafe::{FailsafePeer, Passage, PortRange, Prefix},
     kernel::KernelError,
 };
 use headgate_kernel::{
     interfaces::{self, InterfaceFacts},
-    local_ports, next_hops,
+    local_ports,
 };
 
 /// Where kubelet listens.
@@ -26,7 +26,7 @@ const MASQUERADED: PortRange = PortRange {
 };
 
 /// Reads the facts of the running node, whose name, labels and failsafe peers are known otherwise; for
-/// next hops see [`ways`].
+/// next hops see [`crate::ways`].
 ///
 /// # Errors
 /// The interfaces cannot be read.
@@ -45,41 +45,6 @@ pub fn read(
         failsafe: failsafe.clone(),
         addresses,
         next_hops: BTreeMap::new(),
-    })
-}
-
-/// Ways from a node, and whose answers they hang on.
-#[derive(Debug, Default)]
-pub struct Ways {
-    /// As in [`NodeFacts::next_hops`].
-    pub next_hops: BTreeMap<IpAddr, NextHop>,
-    /// The addresses themselves, or the gateways to them.
-    pub neighbours: BTreeSet<IpAddr>,
-}
-
-/// Reads the ways from the running node to `addresses`.
-///
-/// # Errors
-/// Routes or neighbours cannot be read.
-pub fn ways(addresses: &BTreeSet<IpAddr>) -> Result<Ways, KernelError> {
-    let ways = next_hops::next_hops(addresses)?;
-    let known = ways
-        .iter()
-        .filter_map(|(address, way)| Some((*address, next_hop(way)?)));
-    Ok(Ways {
-        next_hops: known.collect(),
-        neighbours: ways.values().map(|way| way.neighbour).collect(),
-    })
-}
-
-fn next_hop(way: &next_hops::NextHop) -> Option<NextHop> {
-    let link_layer = way.link_layer?;
-    Some(NextHop {
-        ifindex: way.ifindex,
-        mtu: way.mtu,
-        reflects: way.reflects,
-        destination: link_layer.destination,
-        source: link_layer.source,
     })
 }
 

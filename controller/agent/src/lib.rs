@@ -12,5 +12,6 @@ mod run;
 mod source;
 pub mod store;
 mod telemetry;
+pub mod ways;
 
 pub use run::{AgentError, lost_memory, now, run};

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -36,6 +36,7 @@ use crate::{
     source::Source,
     store::{Store, StoreError},
     telemetry::{Metrics, Pulse},
+    ways::Ways,
 };
 
 /// How often the kernel is looked at although nothing changed: a link that somebody removes sends
@@ -104,6 +105,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         cluster,
         known,
         node,
+        ways: Ways::default(),
         config,
         said: Said::default(),
     }
@@ -210,6 +212,7 @@ struct Agent {
     cluster: Option<Cluster>,
     known: Known,
     node: Node<RunningKernel>,
+    ways: Ways,
     said: Said,
     pulse: Pulse,
 }
@@ -244,10 +247,9 @@ impl Agent {
         let reading = self.source.read();
         self.known.update(&self.source);
         let resources = Resources::new(&reading, self.node.memory());
-        let backends = backends(&resources.snapshot, self.node.memory());
-        let facts = match self.facts(&backends) {
-            Ok(Some((facts, neighbours))) => {
-                changes.follow_neighbours(neighbours);
+        let facts = match self.facts(&resources) {
+            Ok(Some(facts)) => {
+                changes.follow_neighbours(self.ways.neighbours.clone());
                 facts
             }
             Ok(None) => {
@@ -281,21 +283,18 @@ impl Agent {
         }
     }
 
-    /// The node, and the neighbours on the ways to `backends`; `None` while it is not known what selects
-    /// this node.
-    fn facts(
-        &self,
-        backends: &BTreeSet<IpAddr>,
-    ) -> Result<Option<(NodeFacts, BTreeSet<IpAddr>)>, KernelError> {
+    /// The node, with the ways to its backends; `None` while it is not known what selects this node.
+    fn facts(&mut self, resources: &Resources) -> Result<Option<NodeFacts>, KernelError> {
         let Some(labels) = &self.known.labels else {
             return Ok(None);
         };
         let mut failsafe = self.config.failsafe.clone();
         failsafe.extend(facts::api_servers_as_peers(&self.known.api_servers)?);
         let mut facts = facts::read(&self.config.node_name, labels, &failsafe)?;
-        let ways = facts::ways(backends)?;
-        facts.next_hops = ways.next_hops;
-        Ok(Some((facts, ways.neighbours)))
+        let backends = backends(&resources.snapshot, self.node.memory(), labels);
+        self.ways.follow(&backends)?;
+        facts.next_hops.clone_from(&self.ways.next_hops);
+        Ok(Some(facts))
     }
 }
 
@@ -365,7 +364,7 @@ impl Said {
             if !report.ports.contains_key(port) {
                 tracing::info!(
                     interface = before.interface,
-                    "no longer selected by a policy"
+                    "no longer selected by a policy or a service"
                 );
             }
         }

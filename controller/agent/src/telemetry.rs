@@ -139,35 +139,8 @@ impl Metrics {
         let Ok(kernel) = RunningKernel::open_read_only(&self.instance, &self.bpffs) else {
             return Ok(());
         };
-        let mut rules = Vec::new();
-        for policy in &report.policies {
-            for rule in &policy.rules {
-                let names = [policy.name.as_str(), &rule.name, &rule.action];
-                rules.extend(rule.counter.map(|index| (names, index)));
-            }
-        }
-        let indices: BTreeSet<u32> = rules.iter().map(|(_, index)| *index).collect();
-        if let Ok(counts) = kernel.rule_counters(&indices) {
-            let count = |index| counts.get(index).copied().unwrap_or_default();
-            let packets = rules
-                .iter()
-                .map(|(names, index)| (of_rule(*names), count(index).packets));
-            counters(
-                to,
-                "rule_packets",
-                "Packets that the rule decided.",
-                packets,
-            )?;
-            let bytes = rules
-                .iter()
-                .map(|(names, index)| (of_rule(*names), count(index).bytes));
-            counters(
-                to,
-                "rule_bytes",
-                "Bytes of packets that the rule decided.",
-                bytes,
-            )?;
-        }
+        of_rules(&kernel, report, to)?;
+        of_services(&kernel, report, to)?;
         let ports = report.ports.keys().copied().collect();
         if let Ok(counts) = kernel.reason_counters(&ports) {
             let of = |port, reason: headgate_layout::verdict::Reason| {
@@ -194,4 +167,79 @@ impl Metrics {
         }
         Ok(())
     }
+}
+
+fn of_rules(
+    kernel: &RunningKernel,
+    report: &Report,
+    to: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let mut rules = Vec::new();
+    for policy in &report.policies {
+        for rule in &policy.rules {
+            let names = [policy.name.as_str(), &rule.name, &rule.action];
+            rules.extend(rule.counter.map(|index| (of_rule(names), index)));
+        }
+    }
+    let help = [
+        "Packets that the rule decided.",
+        "Bytes of packets that the rule decided.",
+    ];
+    counted(kernel, &rules, ["rule_packets", "rule_bytes"], help, to)
+}
+
+fn of_services(
+    kernel: &RunningKernel,
+    report: &Report,
+    to: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    // A counter is one over all addresses of a port.
+    let mut ports = BTreeMap::new();
+    for service in &report.services {
+        for frontend in &service.frontends {
+            let labels = vec![
+                ("service", service.name.as_str()),
+                ("port", frontend.name.as_str()),
+            ];
+            ports.insert(frontend.counter, labels);
+        }
+    }
+    let ports: Vec<_> = ports
+        .into_iter()
+        .map(|(index, labels)| (labels, index))
+        .collect();
+    let help = [
+        "Packets sent on to backends.",
+        "Bytes of packets sent on to backends.",
+    ];
+    counted(
+        kernel,
+        &ports,
+        ["service_packets", "service_bytes"],
+        help,
+        to,
+    )
+}
+
+/// Packets and bytes of these counters, under two names; nothing where the kernel does not tell.
+fn counted(
+    kernel: &RunningKernel,
+    labelled: &[(Labels<'_>, u32)],
+    [packets, bytes]: [&str; 2],
+    [of_packets, of_bytes]: [&str; 2],
+    to: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let indices: BTreeSet<u32> = labelled.iter().map(|(_, index)| *index).collect();
+    let Ok(counts) = kernel.rule_counters(&indices) else {
+        return Ok(());
+    };
+    let count = |index| counts.get(index).copied().unwrap_or_default();
+    let values = labelled
+        .iter()
+        .map(|(labels, index)| (labels.clone(), count(index).packets));
+    counters(to, packets, of_packets, values)?;
+    let values = labelled
+        .iter()
+        .map(|(labels, index)| (labels.clone(), count(index).bytes));
+    counters(to, bytes, of_bytes, values)
 }

@@ -67,6 +67,8 @@ pub(crate) enum CliError {
         address: SocketAddr,
         protocol: &'static str,
     },
+    #[error("client and service are of two families; give two IPv4 or two IPv6 addresses")]
+    TwoFamilies,
     #[error("there is no rule {name} in effect on this node; {known}")]
     NoRule { name: String, known: String },
     #[error("{}", headgate_source::kubernetes::explain(.0))]

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     net::IpAddr,
 };
 
@@ -15,7 +14,7 @@ use netlink_packet_route::{
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
     },
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
 
 use crate::{
@@ -30,30 +29,51 @@ pub struct NextHop {
     pub ifindex: Ifindex,
     /// The address itself, or the gateway to it.
     pub neighbour: IpAddr,
-    /// Bytes of an IP packet that the interface takes.
+    /// Bytes of an IP packet that the way takes.
     pub mtu: u32,
     /// Whether `XDP_TX` on the interface reaches its far end: not in a veth pair.
     pub reflects: bool,
-    /// MAC addresses of the neighbour and of the interface; `None` until the neighbour has answered.
-    pub link_layer: Option<LinkLayer>,
-}
-
-/// MAC addresses of one hop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkLayer {
-    /// The neighbour's.
-    pub destination: [u8; 6],
-    /// The interface's.
+    /// MAC address of the interface.
     pub source: [u8; 6],
+    /// What is known of the neighbour.
+    pub destination: Neighbour,
 }
 
-/// Reads the way to each of `addresses` that has one, and has the kernel ask each neighbour that it has
-/// not heard of lately, so that what is read next is current. An address of this node, and one without a
-/// route, has no way.
+/// What the kernel knows of a neighbour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Neighbour {
+    /// Its MAC address.
+    At([u8; 6]),
+    /// Nothing: it was not asked yet, or has not answered yet.
+    #[default]
+    Unknown,
+    /// It does not answer.
+    Failed,
+}
+
+/// Whether a look at neighbours may make the kernel ask them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probing {
+    /// Those that were not heard of lately are asked, so that what is read next is current.
+    Ask,
+    /// Nobody is asked.
+    LookOnly,
+}
+
+/// Neighbours that are asked at a time at most: the kernel's table of them is shared with all of the node
+/// (`gc_thresh3`, 1,024 if nobody has set it).
+const MOST_ASKED: usize = 256;
+
+/// Reads the way to each of `addresses` that has one by a device that takes frames from XDP. An address of
+/// this node has no way, and neither has one for which the kernel does not answer well: it is asked again
+/// the next time.
 ///
 /// # Errors
-/// Where the kernel does not answer.
-pub fn next_hops(addresses: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, NextHop>, KernelError> {
+/// Where the kernel tells nothing of its interfaces or neighbours.
+pub fn next_hops(
+    addresses: &BTreeSet<IpAddr>,
+    probing: Probing,
+) -> Result<BTreeMap<IpAddr, NextHop>, KernelError> {
     if addresses.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -63,31 +83,29 @@ pub fn next_hops(addresses: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, NextHo
     let mut asked = BTreeSet::new();
     let mut found = BTreeMap::new();
     for address in addresses {
-        let Some((ifindex, neighbour)) = route(&mut conversation, *address)? else {
+        let Some(route) = route(&mut conversation, *address) else {
             continue;
         };
-        let Some(interface) = interfaces.get(&ifindex) else {
+        let Some(interface) = interfaces.get(&route.ifindex) else {
             continue;
         };
-        let known = neighbours.get(&(ifindex, neighbour));
-        let is_fresh = known.is_some_and(|known| known.is_fresh);
-        if !is_fresh && asked.insert((ifindex, neighbour)) {
-            probe(&mut conversation, ifindex, neighbour)?;
+        let key = (route.ifindex, route.neighbour);
+        let (destination, is_fresh) = neighbours.get(&key).copied().unwrap_or_default();
+        let may_ask = probing == Probing::Ask && asked.len() < MOST_ASKED;
+        if !is_fresh && may_ask && asked.insert(key) {
+            probe(&mut conversation, route.ifindex, route.neighbour);
         }
-        let link_layer = known.map(|known| LinkLayer {
-            destination: known.address,
+        let hop = NextHop {
+            ifindex: route.ifindex,
+            neighbour: route.neighbour,
+            mtu: route
+                .mtu
+                .map_or(interface.mtu, |mtu| mtu.min(interface.mtu)),
+            reflects: !interface.is_veth,
             source: interface.address,
-        });
-        found.insert(
-            *address,
-            NextHop {
-                ifindex,
-                neighbour,
-                mtu: interface.mtu,
-                reflects: !interface.is_veth,
-                link_layer,
-            },
-        );
+            destination,
+        };
+        found.insert(*address, hop);
     }
     Ok(found)
 }
@@ -99,65 +117,74 @@ struct Interface {
     is_veth: bool,
 }
 
-/// Interfaces with a MAC address.
+/// Interfaces with a MAC address whose drivers take frames from XDP, as far as their kind tells: no bridge,
+/// VLAN or tunnel does (`ndo_xdp_xmit`).
 fn interfaces() -> Result<BTreeMap<Ifindex, Interface>, KernelError> {
     let described = links()?.into_iter().filter_map(|link| {
         let mut address = None;
         let mut mtu = 0;
-        let mut is_veth = false;
+        let mut kind = None;
         for attribute in &link.attributes {
             match attribute {
                 LinkAttribute::Address(bytes) => address = bytes.as_slice().try_into().ok(),
                 LinkAttribute::Mtu(bytes) => mtu = *bytes,
                 LinkAttribute::LinkInfo(infos) => {
-                    is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+                    kind = infos.iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind),
+                        _ => None,
+                    });
                 }
                 _ => {}
             }
         }
+        let transmits = matches!(
+            kind,
+            None | Some(InfoKind::Veth | InfoKind::Bond | InfoKind::Tun)
+        );
         let interface = Interface {
-            address: address?,
+            address: address.filter(|_| transmits)?,
             mtu,
-            is_veth,
+            is_veth: kind == Some(&InfoKind::Veth),
         };
         Some((Ifindex(link.header.index), interface))
     });
     Ok(described.collect())
 }
 
-/// What the kernel knows of a neighbour.
-struct Neighbour {
-    address: [u8; 6],
-    /// Whether it answered lately, or need not.
-    is_fresh: bool,
-}
+/// Neighbours by interface and address, and whether each answered lately or need not.
+type Neighbours = BTreeMap<(Ifindex, IpAddr), (Neighbour, bool)>;
 
-fn neighbours() -> Result<BTreeMap<(Ifindex, IpAddr), Neighbour>, KernelError> {
+fn neighbours() -> Result<Neighbours, KernelError> {
     let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
     let answers = dump(request).asked(|| "reading the neighbours by netlink".to_owned())?;
-    let mut found = BTreeMap::new();
-    for answer in answers {
+    let known = answers.into_iter().filter_map(|answer| {
         let RouteNetlinkMessage::NewNeighbour(message) = answer else {
-            continue;
+            return None;
         };
-        let is_fresh = match message.header.state {
-            NeighbourState::Reachable | NeighbourState::Permanent => true,
-            NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => false,
-            _ => continue,
-        };
-        let link_layer = message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok(),
-                _ => None,
-            });
-        if let (Some(neighbour), Some(address)) = (address_of(&message), link_layer) {
-            let ifindex = Ifindex(message.header.ifindex);
-            found.insert((ifindex, neighbour), Neighbour { address, is_fresh });
-        }
+        let is_fresh = matches!(
+            message.header.state,
+            NeighbourState::Reachable | NeighbourState::Permanent | NeighbourState::Noarp
+        );
+        let key = (Ifindex(message.header.ifindex), address_of(&message)?);
+        Some((key, (state_of(&message), is_fresh)))
+    });
+    Ok(known.collect())
+}
+
+/// What a message says of its neighbour.
+pub(crate) fn state_of(message: &NeighbourMessage) -> Neighbour {
+    let link_layer = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok(),
+            _ => None,
+        });
+    match (message.header.state, link_layer) {
+        (NeighbourState::Failed, _) => Neighbour::Failed,
+        (NeighbourState::Incomplete | NeighbourState::None, _) | (_, None) => Neighbour::Unknown,
+        (_, Some(address)) => Neighbour::At(address),
     }
-    Ok(found)
 }
 
 /// The address that a message about a neighbour is about.
@@ -176,61 +203,56 @@ pub(crate) fn address_of(message: &NeighbourMessage) -> Option<IpAddr> {
         })
 }
 
-/// The interface and neighbour on the way to `address`.
-fn route(
-    conversation: &mut Conversation,
-    address: IpAddr,
-) -> Result<Option<(Ifindex, IpAddr)>, KernelError> {
+/// What the kernel's routes say of an address.
+struct Route {
+    ifindex: Ifindex,
+    neighbour: IpAddr,
+    mtu: Option<u32>,
+}
+
+fn route(conversation: &mut Conversation, address: IpAddr) -> Option<Route> {
     let mut request = RouteMessage::default();
     let (family, length) = family_of(address);
     request.header.address_family = family;
     request.header.destination_prefix_length = length;
     let destination = RouteAttribute::Destination(address.into());
     request.attributes.push(destination);
-    let answer = match conversation.ask(RouteNetlinkMessage::GetRoute(request), 0) {
-        Ok(answer) => answer,
-        // No route, or one that says so: ip_route_output_key_hash_rcu in net/ipv4/route.c.
-        Err(error) if is_unreachable(&error) => return Ok(None),
-        Err(error) => return Err(error).asked(|| format!("asking for the route to {address}")),
-    };
-    let Some(RouteNetlinkMessage::NewRoute(route)) = answer else {
-        return Ok(None);
+    let answer = conversation.ask(RouteNetlinkMessage::GetRoute(request), 0);
+    let Ok(Some(RouteNetlinkMessage::NewRoute(route))) = answer else {
+        return None;
     };
     if route.header.kind != RouteType::Unicast {
-        return Ok(None);
+        return None;
     }
     let mut ifindex = None;
     let mut neighbour = address;
+    let mut mtu = None;
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => ifindex = Some(Ifindex(*index)),
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => neighbour = (*gateway).into(),
-            RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => neighbour = (*gateway).into(),
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway))
+            | RouteAttribute::Via(RouteVia::Inet(gateway)) => neighbour = (*gateway).into(),
+            RouteAttribute::Gateway(RouteAddress::Inet6(gateway))
+            | RouteAttribute::Via(RouteVia::Inet6(gateway)) => neighbour = (*gateway).into(),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
             _ => {}
         }
     }
-    Ok(ifindex.map(|ifindex| (ifindex, neighbour)))
-}
-
-fn is_unreachable(error: &io::Error) -> bool {
-    let code = error.raw_os_error();
-    [
-        libc::ENETUNREACH,
-        libc::EHOSTUNREACH,
-        libc::EACCES,
-        libc::EINVAL,
-    ]
-    .iter()
-    .any(|known| code == Some(*known))
+    Some(Route {
+        ifindex: ifindex?,
+        neighbour,
+        mtu,
+    })
 }
 
 /// Has the kernel ask a neighbour, as it does for a packet on the way to it: `NTF_USE` of
 /// net/core/neighbour.c.
-fn probe(
-    conversation: &mut Conversation,
-    ifindex: Ifindex,
-    neighbour: IpAddr,
-) -> Result<(), KernelError> {
+fn probe(conversation: &mut Conversation, ifindex: Ifindex, neighbour: IpAddr) {
     let mut request = NeighbourMessage::default();
     request.header.family = family_of(neighbour).0;
     request.header.ifindex = ifindex.0;
@@ -238,13 +260,8 @@ fn probe(
     let destination = NeighbourAttribute::Destination(neighbour.into());
     request.attributes.push(destination);
     let request = RouteNetlinkMessage::NewNeighbour(request);
-    match conversation.ask(request, NLM_F_CREATE | NLM_F_REPLACE) {
-        // The interface went down or away meanwhile.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENETDOWN | libc::ENODEV)) => Ok(()),
-        outcome => outcome
-            .map(drop)
-            .asked(|| format!("probing the neighbour {neighbour}")),
-    }
+    // A full table or an interface that went away: then nothing is known, and it is asked again.
+    let _ = conversation.ask(request, NLM_F_CREATE | NLM_F_REPLACE);
 }
 
 fn family_of(address: IpAddr) -> (AddressFamily, u8) {

@@ -1,13 +1,18 @@
 //! Word of changes, as they happen.
 
-use std::{collections::BTreeSet, io, net::IpAddr};
+use std::{collections::BTreeMap, io, net::IpAddr};
 
 use headgate_datapath::kernel::KernelError;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 
-use crate::{error::Asked, interfaces::is_default, netlink::messages, next_hops::address_of};
+use crate::{
+    error::Asked,
+    interfaces::is_default,
+    netlink::messages,
+    next_hops::{Neighbour, address_of, state_of},
+};
 
 /// `RTNLGRP_LINK`, `_NEIGH`, `_IPV4_IFADDR`, `_IPV6_IFADDR`, `_IPV4_ROUTE` and `_IPV6_ROUTE`.
 const GROUPS: [u32; 6] = [
@@ -22,7 +27,7 @@ const GROUPS: [u32; 6] = [
 /// A subscription to changes of links, addresses, default routes and some neighbours.
 pub struct Changes {
     socket: TokioSocket,
-    neighbours: BTreeSet<IpAddr>,
+    neighbours: BTreeMap<IpAddr, Neighbour>,
 }
 
 impl Changes {
@@ -34,12 +39,12 @@ impl Changes {
         }
         Ok(Self {
             socket,
-            neighbours: BTreeSet::new(),
+            neighbours: BTreeMap::new(),
         })
     }
 
-    /// From now on, changes of these neighbours count, and of no others.
-    pub fn follow_neighbours(&mut self, neighbours: BTreeSet<IpAddr>) {
+    /// From now on, these neighbours count where they are no longer as given, and no others.
+    pub fn follow_neighbours(&mut self, neighbours: BTreeMap<IpAddr, Neighbour>) {
         self.neighbours = neighbours;
     }
 
@@ -79,9 +84,15 @@ impl Changes {
             }
             RouteNetlinkMessage::NewNeighbour(neighbour)
             | RouteNetlinkMessage::DelNeighbour(neighbour) => {
-                address_of(neighbour).is_some_and(|address| self.neighbours.contains(&address))
+                let known = address_of(neighbour).and_then(|address| self.neighbours.get(&address));
+                known.is_some_and(|known| is_news(*known, state_of(neighbour)))
             }
             _ => true,
         }
     }
+}
+
+/// A neighbour that is only asked again is no news: it may still be where it was.
+fn is_news(known: Neighbour, now: Neighbour) -> bool {
+    now != known && now != Neighbour::Unknown
 }

@@ -27,7 +27,7 @@ pub type Resource = Document<Content>;
 pub struct Fleet {
     /// Whether all of it was heard once; nothing is known before.
     pub is_known: bool,
-    /// Policies and groups, by uid.
+    /// Resources of every kind, by uid.
     pub resources: BTreeMap<String, Arc<Resource>>,
     /// What the API holds beside what their authors wrote, by uid.
     pub told: BTreeMap<String, Arc<Told>>,

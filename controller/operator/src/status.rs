@@ -134,7 +134,7 @@ fn verdict(about: &About<'_>, standing: &Standing) -> Verdict {
     }
     if counts.selected == 0 {
         return match about.is_referred_to {
-            true => Verdict::stands("NotUsed", "no policy of any node uses it".to_owned()),
+            true => Verdict::stands("NotUsed", "no resource of any node uses it".to_owned()),
             false => Verdict::stands(
                 "NoNodesSelected",
                 "its nodeSelector selects no node".to_owned(),

@@ -46,6 +46,16 @@ fn addresses_and_ports() {
             "each once",
         ),
         (
+            with(
+                service(),
+                "/spec/addresses",
+                json!(["2001:db8::1", "2001:DB8::1"]),
+            ),
+            "spec.addresses",
+            "in two spellings",
+            "remove one",
+        ),
+        (
             with(service(), "/spec/ports", json!([port, namesake])),
             "spec.ports[1].name",
             "is taken by",

@@ -107,7 +107,7 @@ fn find<T: Tables>(tables: &T, packet: &Packet) -> Option<u32> {
     if service.address != address || service.port != key {
         return None;
     }
-    if port == 0 {
+    if packet.fragment != Fragment::Whole {
         return Some(refusal(Reason::ServiceFragment));
     }
     if service.ring_size == 0 {
@@ -172,9 +172,6 @@ pub fn rewrite<F: FrameMut + ?Sized>(
     if backend.ifindex == 0 {
         return Err(Reason::NoNextHop);
     }
-    if length > backend.mtu + ETHERNET_LENGTH {
-        return Err(Reason::MtuExceeded);
-    }
     link.destination = backend.destination;
     link.source = backend.source;
     let lives = if ethertype == ETHERTYPE_IPV4 {
@@ -183,6 +180,7 @@ pub fn rewrite<F: FrameMut + ?Sized>(
         age_v6(frame)
     };
     match lives {
+        Some(true) if length > backend.mtu + ETHERNET_LENGTH => Err(Reason::MtuExceeded),
         Some(true) => Ok(true),
         _ => Err(Reason::TtlExceeded),
     }

@@ -24,7 +24,7 @@ pub const VIRTUAL: [IpAddr; 2] = [
 pub const PORT: u16 = 80;
 
 /// The example that serves [`VIRTUAL`] on the backends of a lab of three.
-pub const EXAMPLE: &str = "load-balancer.yaml";
+pub const EXAMPLE: &str = "direct-return.yaml";
 
 /// How long a client waits for an answer that may never come.
 const PATIENCE: Duration = Duration::from_secs(1);

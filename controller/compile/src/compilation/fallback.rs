@@ -1,4 +1,5 @@
-//! Policies whose content cannot be in effect now fall back to the last one that can.
+//! Policies whose content cannot be in effect now fall back to the last one that can; services: see
+//! `serve`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

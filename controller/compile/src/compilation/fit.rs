@@ -81,7 +81,7 @@ impl Compiler<'_> {
                 .unwrap_or_default(),
             path: "spec".to_owned(),
             message: format!(
-                "{reason}; give rules fewer distinct combinations of addresses and ports, or spread them over interfaces; {outcome}"
+                "{reason}; give rules fewer distinct combinations of addresses and ports, services fewer or smaller rings, or spread them over interfaces; {outcome}"
             ),
         }
     }
@@ -94,7 +94,7 @@ impl Compiler<'_> {
             place: String::new(),
             path: String::new(),
             message: format!(
-                "policies that were in effect no longer fit together on one interface: {reason}; what is enforced stays, make a policy smaller"
+                "what was in effect no longer fits together on one interface: {reason}; what is enforced stays, make a policy or service smaller"
             ),
         }
     }

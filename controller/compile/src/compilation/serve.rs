@@ -42,49 +42,79 @@ impl Compiler<'_> {
         draft: &mut Draft,
         counters: &mut Counters,
     ) -> BTreeMap<Uid, Vec<u32>> {
-        let pools = pools(&draft.versions);
-        let mut taken: BTreeMap<Claim, String> = BTreeMap::new();
+        // What nobody has judged for this node must not pass for what was good here.
+        draft.versions.retain(|_, version| match &version.content {
+            Content::Service(service) => self.is_concerned_by(&service.spec),
+            _ => true,
+        });
+        let mut address_book = AddressBook::of(self, &draft.versions);
         let mut leased = BTreeMap::new();
         for uid in self.services_by_age(&draft.versions) {
             let Some((version, service)) = service_in(&draft.versions, &uid) else {
                 continue;
             };
-            if !select::concerns(service.spec.node_selector.as_ref(), self.node) {
-                continue;
+            let good = self
+                .last_served(&uid)
+                .filter(|(_, good)| address_book.is_free(good));
+            let mut chosen = Some((&version, &service.spec));
+            if let Some(remark) = self.refusal(&uid, &version, &service.spec, &address_book) {
+                chosen = good;
+                self.fall_back(&uid, &version, remark, draft, good.map(|(good, _)| good));
             }
-            let last_good = self.candidates[&uid].last_good.as_ref();
-            let free =
-                |spec: &LoadBalancerServiceSpec| claims(spec).all(|c| !taken.contains_key(&c));
-            let fallback = last_good.filter(|good| match &good.content {
-                Content::Service(service) => free(&service.spec),
-                _ => false,
-            });
-            let refusal = self.refusal(&version, &service.spec, &pools, &taken);
-            let spec = match &refusal {
-                None => Some(&service.spec),
-                Some(_) => fallback.and_then(|good| match &good.content {
-                    Content::Service(service) => Some(&service.spec),
-                    _ => None,
-                }),
+            let leased_for = |counters: &mut Counters, spec: &LoadBalancerServiceSpec| {
+                counters.of(&uid, spec.ports.iter().map(|port| &port.name))
             };
-            if let Some(remark) = refusal {
-                let outcome = adopt::outcome(fallback, self.memory);
-                let message = format!("{}; {outcome}", remark.message);
-                draft
-                    .findings
-                    .push(finding(&version, Remark { message, ..remark }));
-                draft.fall_back(&uid, fallback);
+            let mut indices = chosen.and_then(|(_, spec)| leased_for(counters, spec));
+            if chosen.is_some() && indices.is_none() {
+                chosen = good;
+                indices = good.and_then(|(_, spec)| leased_for(counters, spec));
+                let good = good.filter(|_| indices.is_some());
+                self.fall_back(
+                    &uid,
+                    &version,
+                    no_counter_left(),
+                    draft,
+                    good.map(|(good, _)| good),
+                );
             }
-            let Some(spec) = spec else { continue };
-            let Some(indices) = counters.of(&uid, spec.ports.iter().map(|port| &port.name)) else {
-                draft.findings.push(finding(&version, no_counter_left()));
-                draft.fall_back(&uid, None);
-                continue;
-            };
-            taken.extend(claims(spec).map(|claim| (claim, version.name.name.clone())));
-            leased.insert(uid, indices);
+            if let (Some((_, spec)), Some(indices)) = (chosen, indices) {
+                address_book.take(spec, &version.name.name);
+                leased.insert(uid, indices);
+            }
         }
         leased
+    }
+
+    fn is_concerned_by(&self, spec: &LoadBalancerServiceSpec) -> bool {
+        select::concerns(spec.node_selector.as_ref(), self.node)
+    }
+
+    /// The content of a service that is in effect here.
+    fn last_served(&self, uid: &Uid) -> Option<(&Version, &LoadBalancerServiceSpec)> {
+        let good = self.candidates.get(uid)?.last_good.as_ref()?;
+        let Content::Service(service) = &good.content else {
+            return None;
+        };
+        let of_node = |address| self.node.addresses.contains(&address);
+        let can_stay =
+            self.is_concerned_by(&service.spec) && !service.spec.parsed_addresses().any(of_node);
+        can_stay.then_some((good, &service.spec))
+    }
+
+    fn fall_back(
+        &self,
+        uid: &Uid,
+        version: &Version,
+        remark: Remark,
+        draft: &mut Draft,
+        good: Option<&Version>,
+    ) {
+        let outcome = adopt::outcome(good, self.memory);
+        let message = format!("{}; {outcome}", remark.message);
+        draft
+            .findings
+            .push(finding(version, Remark { message, ..remark }));
+        draft.fall_back(uid, good);
     }
 
     fn services_by_age(&self, versions: &BTreeMap<Uid, Version>) -> Vec<Uid> {
@@ -106,10 +136,10 @@ impl Compiler<'_> {
     /// Why this content of a service cannot be in effect here.
     fn refusal(
         &self,
+        uid: &Uid,
         version: &Version,
         spec: &LoadBalancerServiceSpec,
-        pools: &[Arc<AddressPoolSpec>],
-        taken: &BTreeMap<Claim, String>,
+        address_book: &AddressBook,
     ) -> Option<Remark> {
         let namespace = version.name.namespace_and_name().0.unwrap_or_default();
         let stalled = |reason, index: usize, message| Remark {
@@ -119,10 +149,7 @@ impl Compiler<'_> {
             message,
         };
         for (index, address) in spec.parsed_addresses().enumerate() {
-            if !pools
-                .iter()
-                .any(|pool| admits(pool, &version.name.name, address))
-            {
+            if !address_book.admits(&version.name.name, address) {
                 let message = format!(
                     "{address} lies in no AddressPool that admits the namespace {namespace}; add it to one, or take an address of one"
                 );
@@ -136,7 +163,7 @@ impl Compiler<'_> {
             }
             for port in &spec.ports {
                 let claim = (address, protocol(port.protocol), port.port);
-                if let Some(holder) = taken.get(&claim) {
+                if let Some(holder) = address_book.holder(uid, &claim) {
                     let message = format!(
                         "{} port {} of {address} is served by LoadBalancerService/{holder}; take another address or port",
                         name_of(port.protocol),
@@ -195,7 +222,7 @@ impl Compiler<'_> {
             reason: FindingReason::NextHopUnknown,
             path: "spec.backends".to_owned(),
             message: format!(
-                "no link-layer address is known on the way to {first}{more}, so its flows are dropped and counted as NoNextHop; start it, or correct the route or the address"
+                "there is no way to {first}{more}, so its flows are dropped and counted as NoNextHop: no route, no neighbour that answers, or a device that takes no frames from XDP, such as a bridge or a VLAN; start the backend, or correct the route or the address"
             ),
         })
     }
@@ -257,14 +284,59 @@ impl Compiler<'_> {
     }
 }
 
-fn pools(versions: &BTreeMap<Uid, Version>) -> Vec<Arc<AddressPoolSpec>> {
-    let pools = versions
-        .values()
-        .filter_map(|version| match &version.content {
-            Content::Pool(pool) => Some(Arc::clone(pool)),
-            _ => None,
-        });
-    pools.collect()
+/// Who has which address.
+struct AddressBook {
+    pools: Vec<Arc<AddressPoolSpec>>,
+    /// What is in effect and still asked for by its holder, who is not asked to give it up.
+    held: BTreeMap<Claim, (Uid, String)>,
+    /// What was given in this attempt.
+    taken: BTreeMap<Claim, String>,
+}
+
+impl AddressBook {
+    fn of(compiler: &Compiler<'_>, versions: &BTreeMap<Uid, Version>) -> Self {
+        let mut book = Self {
+            pools: Vec::new(),
+            held: BTreeMap::new(),
+            taken: BTreeMap::new(),
+        };
+        for (uid, version) in versions {
+            match &version.content {
+                Content::Pool(pool) => book.pools.push(Arc::clone(pool)),
+                Content::Service(service) => {
+                    let Some((_, good)) = compiler.last_served(uid) else {
+                        continue;
+                    };
+                    let asked: BTreeSet<Claim> = claims(&service.spec).collect();
+                    for claim in claims(good).filter(|claim| asked.contains(claim)) {
+                        book.held
+                            .insert(claim, (uid.clone(), version.name.name.clone()));
+                    }
+                }
+                _ => {}
+            }
+        }
+        book
+    }
+
+    fn admits(&self, name: &str, address: IpAddr) -> bool {
+        self.pools.iter().any(|pool| admits(pool, name, address))
+    }
+
+    /// The service other than this one that has an address and port.
+    fn holder(&self, uid: &Uid, claim: &Claim) -> Option<&String> {
+        let held = self.held.get(claim).filter(|(holder, _)| holder != uid);
+        self.taken.get(claim).or(held.map(|(_, name)| name))
+    }
+
+    fn is_free(&self, spec: &LoadBalancerServiceSpec) -> bool {
+        claims(spec).all(|claim| !self.taken.contains_key(&claim))
+    }
+
+    fn take(&mut self, spec: &LoadBalancerServiceSpec, name: &str) {
+        self.taken
+            .extend(claims(spec).map(|claim| (claim, name.to_owned())));
+    }
 }
 
 fn service_in(
@@ -315,7 +387,7 @@ fn no_counter_left() -> Remark {
         reason: FindingReason::OutOfCapacity,
         path: "spec.ports".to_owned(),
         message: format!(
-            "too few of the {} rule counters of this node are left; remove rules or ports that are not needed; it is left out",
+            "too few of the {} rule counters of this node are left; remove rules or ports that are not needed",
             headgate_layout::maps::MAX_COUNTERS
         ),
     }

@@ -18,9 +18,10 @@ use zerocopy::IntoBytes as _;
 
 use crate::{
     classifier::{BlockWriter, TooLarge},
+    inputs::Labels,
     memory::Memory,
     node::NextHop,
-    snapshot::{Content, Snapshot},
+    snapshot::{Content, Snapshot, Submitted},
 };
 
 /// IP protocol number of TCP.
@@ -45,18 +46,44 @@ pub struct Frontend {
     pub backends: Vec<(IpAddr, u16)>,
 }
 
-/// The backends of every service that exists or is in effect: whose next hops compile wants to know.
+/// The backends whose next hops compile wants to know: of the services that concern a node with these
+/// labels and are in effect there, or whose every address a pool admits. Who may not serve must not make
+/// nodes ask for neighbours.
 #[must_use]
-pub fn backends(snapshot: &Snapshot, memory: &Memory) -> BTreeSet<IpAddr> {
-    let submitted = snapshot.submitted.iter().flat_map(|s| &s.content);
+pub fn backends(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTreeSet<IpAddr> {
+    let good = |s: &'_ Submitted| s.content.as_ref().ok().cloned();
+    let submitted: Vec<(String, Content)> = snapshot
+        .submitted
+        .iter()
+        .filter_map(|s| Some((s.name.name.clone(), good(s)?)))
+        .collect();
+    let may_serve = |(name, content): &&(String, Content)| match content {
+        Content::Service(service) => service.spec.parsed_addresses().all(|address| {
+            submitted.iter().any(|(_, content)| match content {
+                Content::Pool(pool) => admits(pool, name, address),
+                _ => false,
+            })
+        }),
+        _ => false,
+    };
+    let admitted = submitted
+        .iter()
+        .filter(may_serve)
+        .map(|(_, content)| content);
     let in_effect = memory.last_good.values().map(|good| &good.content);
-    let services = submitted
+    let services = admitted
         .chain(in_effect)
         .filter_map(|content| match content {
-            Content::Service(service) => Some(service),
+            Content::Service(service) => Some(&service.spec),
             _ => None,
         });
-    let backends = services.flat_map(|service| service.spec.weighted_backends());
+    let selects = |spec: &&LoadBalancerServiceSpec| {
+        let selector = spec.node_selector.as_ref();
+        selector.is_none_or(|selector| selector.matches(labels))
+    };
+    let backends = services
+        .filter(selects)
+        .flat_map(LoadBalancerServiceSpec::weighted_backends);
     backends.map(|(address, _)| address).collect()
 }
 

@@ -15,9 +15,9 @@ use crate::{
 
 /// Say for the whole cluster what is in force where.
 ///
-/// Rolls up what the nodes' agents show into the status of every XdpPolicy and CidrGroup, keeps the
-/// reserved CidrGroups nodes, api-servers and pod-cidrs, and removes what agents said of nodes that
-/// are no more. Of several replicas one leads. What nodes enforce does not depend on it.
+/// Rolls up what the nodes' agents show into the status of every resource, keeps the reserved
+/// CidrGroups nodes, api-servers and pod-cidrs, and removes what agents said of nodes that are no
+/// more. Of several replicas one leads. What nodes enforce does not depend on it.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Logs go to standard error; HEADGATE_LOG sets what is logged (info; headgate_operator=debug; ...).")]

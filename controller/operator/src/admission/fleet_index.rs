@@ -26,8 +26,8 @@ pub struct FleetIndex {
     /// Labels of the groups by their names; of those that are refused, none.
     groups: BTreeMap<String, Labels>,
     pools: Vec<Arc<AddressPoolSpec>>,
-    /// What services have, and which.
-    served: BTreeMap<Claim, String>,
+    /// What services want, and which.
+    served: BTreeMap<Claim, BTreeSet<String>>,
     /// Policies that leave nothing to those after them, in the order in which they are read.
     decisive: Vec<Decisive>,
 }
@@ -66,8 +66,8 @@ impl FleetIndex {
                 }
                 Ok(Content::Service(service)) => {
                     for claim in services::claims(&service.spec) {
-                        let name = resource.name.clone();
-                        index.served.entry(claim).or_insert(name);
+                        let names = index.served.entry(claim).or_default();
+                        names.insert(resource.name.clone());
                     }
                 }
                 Err(_) => {}
@@ -113,10 +113,10 @@ impl FleetIndex {
         pools.any(|pool| services::admits(pool, name, address))
     }
 
-    /// The service other than `name` that has this already.
-    pub(super) fn holder(&self, claim: &Claim, name: &str) -> Option<&str> {
-        let holder = self.served.get(claim)?;
-        (holder != name).then_some(holder.as_str())
+    /// A service other than `name` that wants this as well.
+    pub(super) fn rival(&self, claim: &Claim, name: &str) -> Option<&String> {
+        let mut names = self.served.get(claim)?.iter();
+        names.find(|other| *other != name)
     }
 
     /// Whether a node is selected.

@@ -148,9 +148,9 @@ fn of_service(service: &LoadBalancerService, known: &FleetIndex) -> Vec<String> 
         }
     }
     let mut claims = services::claims(&service.spec);
-    if let Some(holder) = claims.find_map(|claim| known.holder(&claim, &name)) {
+    if let Some(rival) = claims.find_map(|claim| known.rival(&claim, &name)) {
         warnings.push(format!(
-            "spec.addresses: LoadBalancerService {holder} has an address and port of it already, and the older keeps it; take another address or port"
+            "spec.addresses: LoadBalancerService {rival} wants an address and port of it as well, and on a node of both only one has it; take another address or port"
         ));
     }
     warnings

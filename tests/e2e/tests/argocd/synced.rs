@@ -105,7 +105,12 @@ fn stays_synced(name: &str, annotations: &Value, options: &Value) {
         application["status"]["health"]["status"] == "Progressing"
     });
     argocd.delete(name, false);
-    let kinds = ["delete", "xdppolicies,cidrgroups", "--all", "--wait"];
+    let kinds = [
+        "delete",
+        "xdppolicies,cidrgroups,addresspools",
+        "--all",
+        "--wait",
+    ];
     argocd.kubectl().run(&kinds);
 }
 

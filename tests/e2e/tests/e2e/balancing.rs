@@ -28,7 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// The example, in force.
 fn served() -> ServiceLab {
     let mut lab = ServiceLab::new(3);
-    for (number, document) in example(&format!("policies/{EXAMPLE}"))
+    for (number, document) in example(&format!("services/{EXAMPLE}"))
         .split("\n---\n")
         .enumerate()
     {

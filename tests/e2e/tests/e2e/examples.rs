@@ -11,7 +11,6 @@ use headgate_e2e_tests::{
     judged::Judged,
     lab::Lab,
     paths::{example, example_cidrs, example_policies},
-    services,
     trials::on_node,
 };
 use libtest_mimic::{Failed, Trial};
@@ -43,10 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn all_exercised() -> Result<(), Failed> {
-    let mut exercised: Vec<&str> = EXERCISES.iter().map(|(name, ..)| *name).collect();
-    // By `balancing`.
-    exercised.push(services::EXAMPLE);
-    exercised.sort_unstable();
+    let exercised: Vec<&str> = EXERCISES.iter().map(|(name, ..)| *name).collect();
     let there = example_policies();
     if there != exercised {
         return Err(

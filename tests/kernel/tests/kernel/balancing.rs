@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         in_kernel("only_what_is_served_is_sent_on", others),
         in_kernel("policies_judge_before_the_load_balancer", policies),
         in_kernel("what_cannot_be_sent_on_is_dropped_and_counted", refusals),
+        in_kernel("a_backend_without_a_way_drops_and_counts", nowhere),
         in_kernel("a_thousand_services_are_told_apart", thousand),
     ]
 }
@@ -199,6 +200,14 @@ fn refusals() {
         assert_eq!(served.rewritten_on_host(&mut frame.clone()), Err(reason));
         assert_eq!(served.counted()[reason.name()].packets, 1);
     }
+}
+
+fn nowhere() {
+    let served = Compiled::with_next_hops(&[pool(), web()], ways(Ifindex(0)));
+    let mut frame = segment(0, SYN).frame();
+    assert_eq!(served.in_kernel(&frame), XDP_DROP);
+    assert_eq!(served.rewritten_on_host(&mut frame), Err(Reason::NoNextHop));
+    assert_eq!(served.counted()["NoNextHop"].packets, 1);
 }
 
 fn thousand() {

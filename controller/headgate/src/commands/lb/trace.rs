@@ -69,6 +69,9 @@ pub(super) fn run(arguments: &TraceArguments) -> Result<Outcome, CliError> {
 
 fn trace(views: &[ServiceView], asked: &TraceArguments) -> Result<Trace, CliError> {
     let (address, port) = (asked.service.ip(), asked.service.port());
+    if asked.client.is_ipv4() != asked.service.is_ipv4() {
+        return Err(CliError::TwoFamilies);
+    }
     let serves = |frontend: &&FrontendView| {
         let key = (frontend.address, frontend.port, frontend.protocol.as_str());
         key == (address, port, asked.protocol.name())

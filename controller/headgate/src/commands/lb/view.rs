@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use headgate_agent::facts;
+use headgate_agent::ways;
 use headgate_compile::{compilation::ServiceSummary, finding::Finding, node::NextHop};
 use headgate_crds::Kind;
 use serde::Serialize;
@@ -86,10 +86,10 @@ pub(super) fn read(place: &InstanceArguments) -> Result<Vec<ServiceView>, CliErr
         false => BTreeMap::new(),
     };
     let backends = frontends().flat_map(|frontend| &frontend.backends);
-    let ways = facts::ways(&backends.map(|(address, _)| *address).collect())?;
+    let ways = ways::look(&backends.map(|(address, _)| *address).collect())?;
     let enforcements = enforcement::of(&live.reading);
     let backend = |(address, weight): &(IpAddr, u16)| {
-        let hop: Option<&NextHop> = ways.next_hops.get(address);
+        let hop: Option<&NextHop> = ways.get(address);
         let name = |hop: &NextHop| live.reading.interfaces.get(&hop.ifindex).cloned();
         BackendView {
             address: *address,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use headgate_agent::{facts, lost_memory, now, resources::Resources, store::Store};
+use headgate_agent::{facts, lost_memory, now, resources::Resources, store::Store, ways};
 use headgate_compile::{
     Compilation, compile,
     memory::{LastGood, Memory},
@@ -117,7 +117,7 @@ fn compiled(directory: &Path, node: &NodeFacts, memory: &Memory) -> Result<Compi
         return Err(CliError::Unavailable(reason));
     }
     let mut node = node.clone();
-    node.next_hops = facts::ways(&backends(&resources.snapshot, memory))?.next_hops;
+    node.next_hops = ways::look(&backends(&resources.snapshot, memory, &node.labels))?;
     let mut compilation = compile(&resources.snapshot, &node, memory, now());
     compilation.findings.extend(resources.left_aside);
     Ok(compilation)

@@ -220,7 +220,7 @@ pub(super) fn warnings() {
             ),
             (
                 service(json!({})),
-                "spec.addresses: LoadBalancerService default/first has an address and port",
+                "spec.addresses: LoadBalancerService default/first wants an address and port",
             ),
         ];
         for (object, warning) in cases {
