@@ -47,7 +47,11 @@ fn addresses_and_ports() {
         ),
         (
             with(
-                service(),
+                with(
+                    service(),
+                    "/spec/backends/static/0/address",
+                    json!("2001:db8::9"),
+                ),
                 "/spec/addresses",
                 json!(["2001:db8::1", "2001:DB8::1"]),
             ),

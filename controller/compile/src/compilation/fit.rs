@@ -7,7 +7,7 @@ use crate::{
     adopt,
     classifier::TooLarge,
     finding::{Finding, FindingReason, Severity},
-    snapshot::Uid,
+    snapshot::{Content, Uid},
 };
 
 impl Compiler<'_> {
@@ -72,6 +72,14 @@ impl Compiler<'_> {
         let candidate = &self.candidates[uid];
         let outcome = adopt::outcome(candidate.last_good.as_ref(), self.memory);
         let version = candidate.present.as_ref();
+        let remedy = match version.map(|version| &version.content) {
+            Some(Content::Service(_)) => {
+                "give it a smaller ring, fewer ports or fewer backends, or spread services over interfaces"
+            }
+            _ => {
+                "give rules fewer distinct combinations of addresses and ports, or spread them over interfaces"
+            }
+        };
         Finding {
             severity: Severity::Stalled,
             reason: FindingReason::TooLarge,
@@ -80,9 +88,7 @@ impl Compiler<'_> {
                 .map(|version| version.place.clone())
                 .unwrap_or_default(),
             path: "spec".to_owned(),
-            message: format!(
-                "{reason}; give rules fewer distinct combinations of addresses and ports, services fewer or smaller rings, or spread them over interfaces; {outcome}"
-            ),
+            message: format!("{reason}; {remedy}; {outcome}"),
         }
     }
 
