@@ -15,7 +15,8 @@ use crate::crd::all;
 pub fn reference() -> String {
     let mut text =
         "# Reference of the resources\n\nGenerated from the types (`cargo xtask crds`). \
-        Group `headgate.dev`, version `v1alpha1`; all kinds belong to the whole cluster.\n"
+        Group `headgate.dev`, version `v1alpha1`; all kinds belong to the \
+        whole cluster, but for LoadBalancerService, which belongs to a namespace.\n"
             .to_owned();
     for crd in all() {
         let names = &crd.spec.names;

@@ -86,7 +86,8 @@ pub struct XdpPolicySpec {
     pub node_selector: Option<LabelSelector>,
 
     /// Interfaces to filter on: names, patterns with * and ?, or the word defaultRoute, which
-    /// stands for the interfaces of the node's default routes. A bond is named itself; a
+    /// stands for the interfaces of the node's default routes; one that loses its route keeps the
+    /// policy for five minutes, and while no interface has one. A bond is named itself; a
     /// bridge stands for its ports other than veth pairs.
     #[serde(default = "default_interfaces")]
     #[schemars(

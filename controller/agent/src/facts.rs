@@ -13,7 +13,7 @@ use headgate_datapath::{
 };
 use headgate_kernel::{
     interfaces::{self, InterfaceFacts},
-    local_ports,
+    local_ports, why_no_balancer,
 };
 
 /// Where kubelet listens.
@@ -44,6 +44,7 @@ pub fn read(
         interfaces: interfaces.into_iter().map(interface).collect(),
         failsafe: failsafe.clone(),
         addresses,
+        no_balancer: why_no_balancer(),
         next_hops: BTreeMap::new(),
     })
 }

@@ -101,6 +101,15 @@ impl Adopted {
             }
         };
         let duplicate = self.candidates.contains_key(uid);
+        // Of two of one name neither is taken; what stays belongs to the file that it was good in.
+        let first = self.candidates.get(uid).and_then(|c| c.last_good.as_ref());
+        let good = memory.last_good.get(uid);
+        let is_there = first
+            .zip(good)
+            .is_some_and(|(first, good)| first.list == good.list);
+        if present.is_none() && is_there {
+            return;
+        }
         if present.is_some() || last_good.is_some() {
             let candidate = Candidate {
                 generation: generation.number,

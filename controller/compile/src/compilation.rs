@@ -21,6 +21,7 @@ use crate::{
     select::Remark,
     services::Rings,
     snapshot::{Content, Snapshot, Uid},
+    uplinks::{self, Uplinks},
 };
 
 use attempt::Attempt;
@@ -64,12 +65,15 @@ pub fn compile_with(
     now: Seconds,
 ) -> Compilation {
     let mut adopted = adopt(snapshot, memory);
+    let (node, uplinks, held) = uplinks::hold(node, &memory.uplinks, now);
+    adopted.findings.extend(held);
     let candidates = std::mem::take(&mut adopted.candidates);
     if memory.lost && !adopted.unknown.is_empty() {
         return hold(adopted, &candidates, memory);
     }
     let compiler = Compiler {
-        node,
+        node: &node,
+        uplinks,
         memory,
         now,
         candidates: &candidates,
@@ -127,6 +131,7 @@ fn hold(adopted: Adopted, candidates: &BTreeMap<Uid, Candidate>, memory: &Memory
 
 struct Compiler<'a> {
     node: &'a NodeFacts,
+    uplinks: Uplinks,
     memory: &'a Memory,
     now: Seconds,
     candidates: &'a BTreeMap<Uid, Candidate>,
@@ -185,6 +190,7 @@ impl Compiler<'_> {
             lost: false,
             counters: attempt.counters.clone(),
             ports,
+            uplinks: self.uplinks.clone(),
             generations,
             last_good,
         };

@@ -40,6 +40,8 @@ pub enum FindingReason {
     NotAdmitted,
     /// Something else has the address.
     AddressTaken,
+    /// The node's kernel cannot do it.
+    Unsupported,
     /// The link-layer address of the way to a backend is not known.
     NextHopUnknown,
     /// A rule can match nothing.

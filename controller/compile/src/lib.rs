@@ -22,5 +22,6 @@ mod select;
 pub mod services;
 pub mod snapshot;
 pub mod trie;
+pub mod uplinks;
 
 pub use compilation::{Compilation, TablesSummary, compile, compile_with};

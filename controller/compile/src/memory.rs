@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use headgate_datapath::state::{Digest, PortIndex};
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::{Content, ResourceName, Uid};
+use crate::{
+    snapshot::{Content, ResourceName, Uid},
+    uplinks::Uplinks,
+};
 
 /// Seconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,6 +68,9 @@ pub struct Memory {
     pub counters: BTreeMap<u32, CounterLease>,
     /// Port indices by interface name.
     pub ports: BTreeMap<String, PortIndex>,
+    /// Interfaces that have or had a default route.
+    #[serde(default)]
+    pub uplinks: Uplinks,
     /// Numbers of all resources' contents.
     pub generations: BTreeMap<Uid, Generation>,
     /// Last good contents.

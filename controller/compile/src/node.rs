@@ -69,6 +69,8 @@ pub struct NodeFacts {
     pub failsafe: BTreeSet<FailsafePeer>,
     /// Addresses of its interfaces.
     pub addresses: BTreeSet<IpAddr>,
+    /// Why its programs have no load balancer; `None` where they have one.
+    pub no_balancer: Option<String>,
     /// Ways to backends, as far as they are known.
     pub next_hops: BTreeMap<IpAddr, NextHop>,
 }

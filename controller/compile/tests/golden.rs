@@ -90,6 +90,7 @@ impl Facts {
             failsafe: failsafe.collect(),
             addresses: self.addresses.into_iter().collect(),
             next_hops: self.next_hops.into_iter().map(next_hop).collect(),
+            no_balancer: None,
         }
     }
 }

@@ -31,6 +31,22 @@ impl fmt::Display for Version {
     }
 }
 
+/// Release from which on the verifier comes to an end with the load balancer: that of 6.1 marks numbers as
+/// precise and keeps them so, and gives up after a million instructions.
+const BALANCES: Version = Version(6, 12);
+
+/// Why programs on this kernel have no load balancer; `None` where they have one.
+#[must_use]
+pub fn why_no_balancer() -> Option<String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let version = version_of(&release);
+    (version < BALANCES).then(|| {
+        format!(
+            "Linux {version} cannot verify programs with a load balancer; it takes Linux {BALANCES}"
+        )
+    })
+}
+
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
@@ -52,12 +68,15 @@ pub fn probe() -> Result<KernelFeatures, KernelError> {
     Ok(KernelFeatures { release, jit })
 }
 
-fn check_release(release: &str) -> Result<(), KernelError> {
+fn version_of(release: &str) -> Version {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map_while(|number| number.parse().ok());
-    let version = Version(numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < MINIMUM {
+    Version(numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn check_release(release: &str) -> Result<(), KernelError> {
+    if version_of(release) < MINIMUM {
         return Err(unusable(
             format!("kernel {release} is older than {MINIMUM}"),
             format!(

@@ -25,7 +25,7 @@ mod watch;
 
 pub use self::{
     bpf::TestRun,
-    features::{KernelFeatures, probe},
+    features::{KernelFeatures, probe, why_no_balancer},
     local_ports::local_ports,
     object::{OBJECT, object_digest},
     pins::{DEFAULT_BPFFS, Instance},

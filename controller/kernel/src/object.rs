@@ -9,7 +9,7 @@ use headgate_datapath::{
 };
 use headgate_layout::maps::{self, LINE};
 
-use crate::{bpf::Program, observe, pins::Pins, shared::Shared};
+use crate::{bpf::Program, features::why_no_balancer, observe, pins::Pins, shared::Shared};
 
 /// The object as built: an ELF file.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/headgate.bpf.o"));
@@ -39,10 +39,12 @@ pub(crate) fn load(
     Shared::required(pins)?;
     let number = port.number();
     let limit = capacity.0 - LINE;
+    let balances = u32::from(why_no_balancer().is_none());
     let mut loader = EbpfLoader::new();
     loader
         .override_global("PORT", &number, true)
         .override_global("LIMIT", &limit, true)
+        .override_global("BALANCES", &balances, true)
         .map_pin_path(maps::TABLES.name, pins.slots(capacity));
     loader.map_pin_path(maps::MONITORED_SECTION, pins.map(maps::MONITORED.name));
     for spec in &maps::SHARED {

@@ -22,6 +22,9 @@ pub trait Environment {
     /// The tables of the active revision for this port, or `None` where there are none.
     fn tables(&self) -> Option<Self::Tables>;
 
+    /// Whether the load balancer is asked.
+    fn balances(&self) -> bool;
+
     /// Whether the source is a failsafe peer that may send what has this claim.
     fn is_failsafe_peer(&self, addresses: &Addresses, claim: Claim) -> bool;
 }
@@ -73,12 +76,18 @@ pub fn judge<F: Frame + ?Sized, E: Environment>(frame: &F, environment: &E) -> V
     };
     // Asked before the tables are, although few packets need it: see `classify`.
     let claim = Claim::of(&packet);
-    let target = Target::of(&tables, &packet);
+    let target = match environment.balances() {
+        true => Target::of(&tables, &packet),
+        false => Target::NONE,
+    };
     let Some(header) = tables.at::<Header>(0) else {
         return Verdict::by(Reason::NoTables, packet.length);
     };
     let claim = claim.blinded(header);
-    let target = target.blinded(header);
+    let target = match environment.balances() {
+        true => target.blinded(header),
+        false => target,
+    };
     let Some(decision) = classify(&tables, &packet) else {
         return Verdict::by(Reason::NoTables, packet.length);
     };

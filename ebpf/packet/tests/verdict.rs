@@ -69,6 +69,10 @@ impl<'a> Environment for &'a OneDecision {
         Some(HostTables::new(&self.block))
     }
 
+    fn balances(&self) -> bool {
+        true
+    }
+
     fn is_failsafe_peer(&self, addresses: &Addresses, claim: Claim) -> bool {
         self.peer == Some(*addresses) && claim.granted_by(&self.granted)
     }
@@ -163,6 +167,10 @@ impl Environment for Broken {
 
     fn tables(&self) -> Option<Empty> {
         self.present.then_some(Empty)
+    }
+
+    fn balances(&self) -> bool {
+        true
     }
 
     fn is_failsafe_peer(&self, _: &Addresses, _: Claim) -> bool {

@@ -10,14 +10,14 @@ use headgate_packet::{
 
 use crate::{
     frame::XdpFrame,
-    maps::{Node, RULE_COUNTERS, count},
+    maps::{Node, RULE_COUNTERS, balances, count},
 };
 
 /// What the kernel is to do with a frame that may pass: makes it one for its backend, if it has one. The
 /// verdict becomes another where that cannot be done.
 #[inline(always)]
 pub fn forward(ctx: &XdpContext, verdict: &mut Verdict, node: &Node) -> u32 {
-    if verdict.backend == 0 {
+    if !balances() || verdict.backend == 0 {
         return xdp_action::XDP_PASS;
     }
     let Some(tables) = node.asked() else {

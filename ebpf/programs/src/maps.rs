@@ -54,6 +54,18 @@ static PORT: u32 = 0;
 #[unsafe(no_mangle)]
 static LIMIT: u32 = 0;
 
+/// Whether the load balancer is compiled in; set at load time. The verifiers of older kernels do not come to
+/// an end with it.
+#[unsafe(no_mangle)]
+static BALANCES: u32 = 0;
+
+/// Whether the load balancer is compiled in: where it is not, the verifier leaves out what it would not reach.
+#[inline(always)]
+pub fn balances() -> bool {
+    // SAFETY: as in `port`.
+    unsafe { core::ptr::read_volatile(&raw const BALANCES) != 0 }
+}
+
 /// This program's port index.
 #[inline(always)]
 pub fn port() -> u32 {
@@ -105,6 +117,11 @@ impl Environment for Node {
         let start = NonNull::new(block)?.cast();
         self.asked.set(Some(start));
         Some(MapTables::new(start))
+    }
+
+    #[inline(always)]
+    fn balances(&self) -> bool {
+        balances()
     }
 
     #[inline(always)]

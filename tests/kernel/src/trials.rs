@@ -20,6 +20,17 @@ pub fn in_kernel(name: &'static str, test: fn()) -> Trial {
     })
 }
 
+/// The same for a test of the load balancer, which older kernels do not verify.
+pub fn in_kernel_that_balances(name: &'static str, test: fn()) -> Trial {
+    match headgate_kernel::why_no_balancer() {
+        None => in_kernel(name, test),
+        Some(reason) => Trial::ignorable_test(name, move || {
+            eprintln!("SKIPPED {name}: {reason}");
+            Ok(Completion::ignored_with(reason))
+        }),
+    }
+}
+
 /// A test that needs nothing of the kernel.
 pub fn anywhere(name: &'static str, test: fn()) -> Trial {
     Trial::test(name, move || in_thread(test))

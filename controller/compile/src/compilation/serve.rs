@@ -96,8 +96,9 @@ impl Compiler<'_> {
             return None;
         };
         let of_node = |address| self.node.addresses.contains(&address);
-        let can_stay =
-            self.is_concerned_by(&service.spec) && !service.spec.parsed_addresses().any(of_node);
+        let can_stay = self.node.no_balancer.is_none()
+            && self.is_concerned_by(&service.spec)
+            && !service.spec.parsed_addresses().any(of_node);
         can_stay.then_some((good, &service.spec))
     }
 
@@ -141,6 +142,16 @@ impl Compiler<'_> {
         spec: &LoadBalancerServiceSpec,
         address_book: &AddressBook,
     ) -> Option<Remark> {
+        if let Some(reason) = &self.node.no_balancer {
+            return Some(Remark {
+                severity: Severity::Stalled,
+                reason: FindingReason::Unsupported,
+                path: String::new(),
+                message: format!(
+                    "{reason}; leave this node out by nodeSelector, or run another kernel"
+                ),
+            });
+        }
         let namespace = version.name.namespace_and_name().0.unwrap_or_default();
         let stalled = |reason, index: usize, message| Remark {
             severity: Severity::Stalled,

@@ -150,6 +150,10 @@ impl<'a> Environment for Port<'a> {
         self.tables
     }
 
+    fn balances(&self) -> bool {
+        true
+    }
+
     fn is_failsafe_peer(&self, addresses: &Addresses, _: Claim) -> bool {
         match (*addresses, self.peer) {
             (Addresses::V4 { source: a, .. }, Addresses::V4 { source: b, .. }) => a == b,

@@ -23,8 +23,8 @@ use crate::{
 #[command(after_help = "\
 Logs go to standard error; HEADGATE_LOG sets what is logged (info; headgate_agent=debug; ...).")]
 pub(crate) struct AgentArguments {
-    /// Where resources are read: the word kubernetes, for its API, or a directory of XdpPolicy and
-    /// CidrGroup resources, as YAML files of one or more documents.
+    /// Where resources are read: the word kubernetes, for its API, or a directory of resources
+    /// of every kind, subfolders included, as YAML files of one or more documents.
     #[arg(long, value_name = "DIR|kubernetes")]
     source: String,
 

@@ -9,7 +9,7 @@ use headgate_compile::node::NextHop;
 use headgate_datapath::state::Ifindex;
 use headgate_kernel_tests::{
     frames::{Segment, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX, udp4},
-    trials::in_kernel,
+    trials::in_kernel_that_balances as in_kernel,
 };
 use headgate_layout::verdict::{Count, Reason};
 use libtest_mimic::Trial;

@@ -168,6 +168,10 @@ impl<'a> Environment for Host<'a> {
         Some(self.0)
     }
 
+    fn balances(&self) -> bool {
+        true
+    }
+
     fn is_failsafe_peer(&self, _: &Addresses, _: Claim) -> bool {
         false
     }

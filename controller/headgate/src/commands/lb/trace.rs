@@ -13,7 +13,9 @@ use crate::{
     output::{OutputArguments, fields},
 };
 
-/// Tell which backend of this node's load balancer a flow goes to, and why; no packet is sent.
+/// Tell which backend of this node's load balancer a flow goes to, if policies let it through, and why.
+///
+/// No packet is sent and no policy asked.
 #[derive(Args, Debug)]
 pub(super) struct TraceArguments {
     /// Address and port of the client, such as 192.0.2.7:40000 or [2001:db8::7]:40000.
