@@ -117,14 +117,24 @@ fn comes_later() {
 }
 
 fn route_comes_later() {
-    let lab = Lab::enforcing(&[]);
-    lab.node.namespace.ip("route del default");
-    lab.node.namespace.ip("-6 route del default");
+    let mut lab = Lab::new();
+    let no_route = |lab: &Lab| {
+        lab.node.namespace.ip("route del default");
+        lab.node.namespace.ip("-6 route del default");
+    };
+    no_route(&lab);
     lab.node.write("policy.yaml", &on("defaultRoute"));
+    lab.node.start_unsettled();
     lab.node.wait_for_log("no interface has a default route");
     lab.check([bad().passes()]);
     lab.client.be_default_route(&lab.node.namespace);
     wait_for(SOON, "it is attached", || enforced(&lab.node, "eth0"));
+    lab.check([bad().dropped_by("dropping/udp")]);
+
+    // A route that is lost takes nothing away.
+    no_route(&lab);
+    lab.node
+        .wait_for_log("no default route leaves by eth0 any more");
     lab.check([bad().dropped_by("dropping/udp")]);
 }
 
