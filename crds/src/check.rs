@@ -92,6 +92,14 @@ impl Kind {
         }
     }
 
+    /// The namespace and the name in it of a [`Self::full_name`].
+    pub fn split_name(full_name: &str) -> (Option<&str>, &str) {
+        match full_name.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, full_name),
+        }
+    }
+
     /// The kind that manifests spell so.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)

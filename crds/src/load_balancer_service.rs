@@ -157,6 +157,16 @@ pub enum ServiceProtocol {
     Udp,
 }
 
+impl ServiceProtocol {
+    /// As manifests spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
 /// The backends of a service.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]

@@ -35,10 +35,7 @@ impl ResourceName {
     /// The namespace of a kind that has one, and the object's name in it.
     #[must_use]
     pub fn namespace_and_name(&self) -> (Option<&str>, &str) {
-        match self.name.split_once('/') {
-            Some((namespace, name)) => (Some(namespace), name),
-            None => (None, &self.name),
-        }
+        Kind::split_name(&self.name)
     }
 }
 

@@ -8,6 +8,7 @@ mod scene;
 use std::{collections::BTreeMap, fmt::Write as _, fs, net::IpAddr, path::Path};
 
 use headgate_compile::{
+    compilation::ServiceSummary,
     node::{Interface, InterfaceKind, NextHop, NodeFacts},
     snapshot::Snapshot,
 };
@@ -203,36 +204,41 @@ fn render(enforced: &Enforced) -> Result<String, std::fmt::Error> {
         }
     }
     for service in &compilation.services {
-        writeln!(
-            text,
-            "service {}: generation {}, in effect {}, on {}",
-            service.name,
-            service.generation,
-            words(service.effective),
-            words((!service.interfaces.is_empty()).then(|| service.interfaces.join(" and "))),
-        )?;
-        for frontend in &service.frontends {
-            let backends = frontend.backends.iter();
-            let backends: Vec<_> = backends
-                .map(|(a, weight)| format!("{a} x{weight}"))
-                .collect();
-            writeln!(
-                text,
-                "  {}: {} {} port {}, ring of {}, counter {}, to {}",
-                frontend.name,
-                frontend.address,
-                frontend.protocol,
-                frontend.port,
-                frontend.ring_size,
-                frontend.counter,
-                backends.join(", ")
-            )?;
-        }
+        render_service(service, &mut text)?;
     }
     for finding in &compilation.findings {
         writeln!(text, "finding: {finding}")?;
     }
     Ok(text)
+}
+
+fn render_service(service: &ServiceSummary, text: &mut String) -> std::fmt::Result {
+    writeln!(
+        text,
+        "service {}: generation {}, in effect {}, on {}",
+        service.name,
+        service.generation,
+        words(service.effective),
+        words((!service.interfaces.is_empty()).then(|| service.interfaces.join(" and "))),
+    )?;
+    for frontend in &service.frontends {
+        let backends = frontend.backends.iter();
+        let backends: Vec<_> = backends
+            .map(|(a, weight)| format!("{a} x{weight}"))
+            .collect();
+        writeln!(
+            text,
+            "  {}: {} {} port {}, ring of {}, counter {}, to {}",
+            frontend.name,
+            frontend.address,
+            frontend.protocol,
+            frontend.port,
+            frontend.ring_size,
+            frontend.counter,
+            backends.join(", ")
+        )?;
+    }
+    Ok(())
 }
 
 fn check(name: &str) {

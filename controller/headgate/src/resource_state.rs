@@ -88,3 +88,12 @@ pub(crate) fn state(
         Some(State::Enforced) => ResourceState::Enforced,
     }
 }
+
+/// The generation that was read, and the one in effect where that is another.
+pub(crate) fn generation(read: u64, effective: Option<u64>) -> String {
+    match effective {
+        Some(effective) if effective == read => read.to_string(),
+        Some(effective) => format!("{read} ({effective} in effect)"),
+        None => format!("{read} (none in effect)"),
+    }
+}

@@ -191,7 +191,7 @@ where
         }
         self.writer.apply_watcher_event(&watcher::Event::Init);
         for (uid, name) in &held {
-            let (namespace, name) = split(name);
+            let (namespace, name) = Kind::split_name(name);
             let metadata = ObjectMeta {
                 namespace: namespace.map(str::to_owned),
                 name: Some(name.to_owned()),
@@ -207,7 +207,7 @@ where
     }
 
     fn request(&self, resource: &Resource) {
-        let (namespace, name) = split(&resource.name);
+        let (namespace, name) = Kind::split_name(&resource.name);
         let mut object = ObjectRef::new(name);
         object.namespace = namespace.map(str::to_owned);
         // The controller lives as long as the process.
@@ -377,7 +377,7 @@ impl Context {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        let (namespace, name) = split(&resource.name);
+        let (namespace, name) = Kind::split_name(&resource.name);
         let api = api_in(&self.client, resource.kind, namespace);
         let patch = Patch::<()>::Json(patch);
         let written = timeout(DEADLINE, api.patch_status(name, &params, &patch)).await;
@@ -430,8 +430,8 @@ impl Context {
         let regarding = ObjectReference {
             api_version: Some(headgate_crds::API_VERSION.to_owned()),
             kind: Some(resource.kind.as_str().to_owned()),
-            namespace: split(&resource.name).0.map(str::to_owned),
-            name: Some(split(&resource.name).1.to_owned()),
+            namespace: Kind::split_name(&resource.name).0.map(str::to_owned),
+            name: Some(Kind::split_name(&resource.name).1.to_owned()),
             uid: Some(resource.uid.clone()),
             ..ObjectReference::default()
         };
@@ -439,14 +439,6 @@ impl Context {
         if let Ok(Err(error)) = sent {
             tracing::debug!("an Event is not sent: {}", explain(&error));
         }
-    }
-}
-
-/// The namespace of a kind that has one, and the object's name in it.
-fn split(name: &str) -> (Option<&str>, &str) {
-    match name.split_once('/') {
-        Some((namespace, name)) => (Some(namespace), name),
-        None => (None, name),
     }
 }
 

@@ -9,10 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::select_all;
 use headgate_compile::snapshot::Content;
 use headgate_crds::{Kind, NodeDatapathStatus, TablesDatapath};
-use headgate_source::kubernetes::{Watched, api_of, datapaths_api, document, endpoints, list};
+use headgate_source::kubernetes::{
+    Watched, api_of, datapaths_api, document, endpoints, list, next_of_any,
+};
 use k8s_openapi::{
     api::{
         apps::v1::DaemonSet,
@@ -132,7 +133,7 @@ impl Watches {
 
     async fn next(&mut self) -> Heard {
         let is_new = tokio::select! {
-            is_new = any(&mut self.resources) => is_new,
+            is_new = next_of_any(&mut self.resources) => is_new,
             is_new = self.nodes.next() => is_new,
             is_new = self.datapaths.next() => is_new,
             is_new = self.daemon_sets.next() => is_new,
@@ -212,14 +213,6 @@ impl Watches {
         node.is_covered = Some(coverage.covers(name, &node.labels, &node.taints));
         (name.clone(), Arc::new(node))
     }
-}
-
-/// The next event of any of them. Dropping the future loses none: see `Watched::next`.
-async fn any<T: Clone + PartialEq + Send + Sync + 'static>(
-    watched: &mut [Watched<DynamicObject, T>],
-) -> bool {
-    let next = watched.iter_mut().map(|watched| Box::pin(watched.next()));
-    select_all(next).await.0
 }
 
 enum Heard {

@@ -204,7 +204,8 @@ fn with_lines(mut problems: Vec<Problem>, lines: &Lines) -> Vec<Problem> {
 /// The identity of a resource where no API server gives it one. The namespace of a kind that belongs
 /// to the whole cluster is empty.
 fn uid(kind: Kind, name: &str) -> String {
-    let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+    let (namespace, name) = Kind::split_name(name);
+    let namespace = namespace.unwrap_or_default();
     let digest = blake3::hash(format!("{kind}\0{namespace}\0{name}").as_bytes());
     digest.to_hex()[..32].to_owned()
 }

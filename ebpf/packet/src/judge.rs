@@ -76,17 +76,13 @@ pub fn judge<F: Frame + ?Sized, E: Environment>(frame: &F, environment: &E) -> V
     };
     // Asked before the tables are, although few packets need it: see `classify`.
     let claim = Claim::of(&packet);
-    let target = match environment.balances() {
-        true => Target::of(&tables, &packet),
-        false => Target::NONE,
-    };
     let Some(header) = tables.at::<Header>(0) else {
         return Verdict::by(Reason::NoTables, packet.length);
     };
     let claim = claim.blinded(header);
     let target = match environment.balances() {
-        true => target.blinded(header),
-        false => target,
+        true => Target::of(&tables, &packet).blinded(header),
+        false => Target::NONE,
     };
     let Some(decision) = classify(&tables, &packet) else {
         return Verdict::by(Reason::NoTables, packet.length);

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::{AddressPoolSpec, AttachMode, LoadBalancerServiceSpec, ServiceProtocol};
+use headgate_crds::{AddressPoolSpec, AttachMode, LoadBalancerServiceSpec};
 
 use super::{
     Compiler,
@@ -177,7 +177,7 @@ impl Compiler<'_> {
                 if let Some(holder) = address_book.holder(uid, &claim) {
                     let message = format!(
                         "{} port {} of {address} is served by LoadBalancerService/{holder}; take another address or port",
-                        name_of(port.protocol),
+                        port.protocol.as_str(),
                         port.port
                     );
                     return Some(stalled(FindingReason::AddressTaken, index, message));
@@ -251,7 +251,7 @@ impl Compiler<'_> {
                 FrontendSummary {
                     name: port.name.clone(),
                     address: frontend.address,
-                    protocol: name_of(port.protocol).to_owned(),
+                    protocol: port.protocol.as_str().to_owned(),
                     port: frontend.port,
                     ring_size: frontend.ring_size,
                     counter: frontend.counter,
@@ -383,13 +383,6 @@ fn frontends(spec: &LoadBalancerServiceSpec, counters: &[u32]) -> Vec<Frontend> 
         }
     }
     frontends
-}
-
-fn name_of(protocol: ServiceProtocol) -> &'static str {
-    match protocol {
-        ServiceProtocol::Tcp => "TCP",
-        ServiceProtocol::Udp => "UDP",
-    }
 }
 
 fn no_counter_left() -> Remark {

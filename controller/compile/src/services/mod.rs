@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::{AddressPoolSpec, LoadBalancerServiceSpec, ServiceProtocol, parse_cidr};
+use headgate_crds::{AddressPoolSpec, Kind, LoadBalancerServiceSpec, ServiceProtocol, parse_cidr};
 use headgate_layout::services::{
     Backend, MAX_SERVICES, SERVICES, Service, Services, hash_of, hash_of_flow, port_and_protocol,
     ring_entry,
@@ -21,7 +21,7 @@ use crate::{
     inputs::Labels,
     memory::Memory,
     node::NextHop,
-    snapshot::{Content, Snapshot, Submitted},
+    snapshot::{Content, Snapshot},
 };
 
 /// IP protocol number of TCP.
@@ -51,25 +51,24 @@ pub struct Frontend {
 /// nodes ask for neighbours.
 #[must_use]
 pub fn backends(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTreeSet<IpAddr> {
-    let good = |s: &'_ Submitted| s.content.as_ref().ok().cloned();
-    let submitted: Vec<(String, Content)> = snapshot
-        .submitted
-        .iter()
-        .filter_map(|s| Some((s.name.name.clone(), good(s)?)))
-        .collect();
-    let may_serve = |(name, content): &&(String, Content)| match content {
-        Content::Service(service) => service.spec.parsed_addresses().all(|address| {
-            submitted.iter().any(|(_, content)| match content {
-                Content::Pool(pool) => admits(pool, name, address),
-                _ => false,
-            })
-        }),
-        _ => false,
+    let submitted = || {
+        let all = snapshot.submitted.iter();
+        all.filter_map(|s| Some((s.name.name.as_str(), s.content.as_ref().ok()?)))
     };
-    let admitted = submitted
-        .iter()
-        .filter(may_serve)
-        .map(|(_, content)| content);
+    let is_admitted = |name: &str, address| {
+        submitted().any(|(_, content)| match content {
+            Content::Pool(pool) => admits(pool, name, address),
+            _ => false,
+        })
+    };
+    let admitted = submitted().filter(|(name, content)| match content {
+        Content::Service(service) => {
+            let mut addresses = service.spec.parsed_addresses();
+            addresses.all(|address| is_admitted(name, address))
+        }
+        _ => false,
+    });
+    let admitted = admitted.map(|(_, content)| content);
     let in_effect = memory.last_good.values().map(|good| &good.content);
     let services = admitted
         .chain(in_effect)
@@ -95,11 +94,11 @@ pub fn backends(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTreeS
 pub fn place_of(
     client: SocketAddr,
     service: SocketAddr,
-    is_tcp: bool,
+    transport: ServiceProtocol,
     backends: &[(IpAddr, u16)],
     ring_size: u32,
 ) -> (u32, usize) {
-    let key = port_and_protocol(service.port(), if is_tcp { TCP } else { UDP });
+    let key = port_and_protocol(service.port(), protocol(transport));
     let hash = hash_of(maglev::words(service.ip()), key);
     let flow = hash_of_flow(hash, maglev::words(client.ip()), client.port());
     let entry = ring_entry(flow, ring_size);
@@ -130,7 +129,7 @@ pub(crate) fn protocol(protocol: ServiceProtocol) -> u8 {
 /// Whether `pool` admits the service `name`, given as `NAMESPACE/NAME`, to `address`.
 #[must_use]
 pub fn admits(pool: &AddressPoolSpec, name: &str, address: IpAddr) -> bool {
-    let (namespace, _) = name.split_once('/').unwrap_or_default();
+    let namespace = Kind::split_name(name).0.unwrap_or_default();
     // The check that let the pool in has parsed every one of them.
     let mut ranges = pool.cidrs.iter().filter_map(|cidr| parse_cidr(cidr).ok());
     pool.admits(namespace) && ranges.any(|range| range.contains(&address))

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::select_all;
 use headgate_crds::{API_VERSION, GROUP, Kind, Resource, VERSION, check};
 use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
 use kube::{
@@ -28,7 +27,7 @@ use crate::{
 };
 
 pub use client::{ClientError, Connection, connect};
-pub use watched::{Events, Watched, list};
+pub use watched::{Events, Watched, list, next_of_any};
 pub use words::explain;
 
 /// A burst of changes has ended when nothing came for so long; Argo CD and `kubectl apply` write
@@ -237,12 +236,6 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
         let all = always.chain([groups]).chain(others);
         all.flatten().next()
     }
-}
-
-/// The next event of any of them. Dropping the future loses none: see [`Watched::next`].
-async fn next_of_any<T: PartialEq + Send + Sync + 'static>(watched: &mut [Documents<T>]) -> bool {
-    let next = watched.iter_mut().map(|watched| Box::pin(watched.next()));
-    select_all(next).await.0
 }
 
 async fn next_of<T: PartialEq + Send + Sync + 'static>(watched: &mut Option<Documents<T>>) -> bool {

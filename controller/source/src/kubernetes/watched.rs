@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{Stream, StreamExt as _, stream::BoxStream};
+use futures_util::{Stream, StreamExt as _, future::select_all, stream::BoxStream};
 use kube::{
     Api, Resource, ResourceExt as _,
     core::Status,
@@ -36,6 +36,16 @@ pub struct Watched<K, V> {
     arriving: Option<BTreeMap<String, V>>,
     is_listed: bool,
     trouble: Option<(Instant, String)>,
+}
+
+/// The next event of any of these. Dropping the future loses nothing: see [`Watched::next`].
+pub async fn next_of_any<K, V>(watched: &mut [Watched<K, V>]) -> bool
+where
+    K: Resource + Send + 'static,
+    V: PartialEq + Send,
+{
+    let next = watched.iter_mut().map(|watched| Box::pin(watched.next()));
+    select_all(next).await.0
 }
 
 impl<K: Resource + Send + 'static, V: PartialEq> Watched<K, V> {

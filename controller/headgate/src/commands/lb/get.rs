@@ -7,7 +7,7 @@ use crate::{
     arguments::InstanceArguments,
     outcome::{CliError, Outcome},
     output::{OutputArguments, columns, fields, number, section},
-    resource_state::InterfaceView,
+    resource_state::{InterfaceView, generation},
 };
 
 /// Show one service of this node in full: interfaces, ports with counters, backends with the ways to
@@ -31,15 +31,13 @@ pub(super) fn run(arguments: &GetArguments) -> Result<Outcome, CliError> {
 }
 
 fn table(service: &ServiceView) -> String {
-    let generation = match service.effective_generation {
-        Some(effective) if effective == service.generation => effective.to_string(),
-        Some(effective) => format!("{} ({effective} in effect)", service.generation),
-        None => format!("{} (none in effect)", service.generation),
-    };
     let mut text = fields([
         ("Name", service.name.clone()),
         ("File", service.place.clone()),
-        ("Generation", generation),
+        (
+            "Generation",
+            generation(service.generation, service.effective_generation),
+        ),
         ("State", format!("{:?}", service.state)),
     ]);
     let interfaces = service.interfaces.iter().map(InterfaceView::line);

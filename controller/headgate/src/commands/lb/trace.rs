@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
 use headgate_compile::services;
+use headgate_crds::ServiceProtocol;
 use serde::Serialize;
 
 use super::view::{self, BackendView, FrontendView, ServiceView};
@@ -41,11 +42,11 @@ enum Protocol {
     Udp,
 }
 
-impl Protocol {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
+impl From<Protocol> for ServiceProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
         }
     }
 }
@@ -71,26 +72,27 @@ pub(super) fn run(arguments: &TraceArguments) -> Result<Outcome, CliError> {
 
 fn trace(views: &[ServiceView], asked: &TraceArguments) -> Result<Trace, CliError> {
     let (address, port) = (asked.service.ip(), asked.service.port());
+    let protocol = ServiceProtocol::from(asked.protocol);
     if asked.client.is_ipv4() != asked.service.is_ipv4() {
         return Err(CliError::TwoFamilies);
     }
     let serves = |frontend: &&FrontendView| {
         let key = (frontend.address, frontend.port, frontend.protocol.as_str());
-        key == (address, port, asked.protocol.name())
+        key == (address, port, protocol.as_str())
     };
     let mut found = views.iter().filter_map(|service| {
         let frontend = service.frontends.iter().find(serves)?;
         Some((service, frontend))
     });
     let Some((service, frontend)) = found.next() else {
-        return Err(CliError::not_served(asked.service, asked.protocol.name()));
+        return Err(CliError::not_served(asked.service, protocol.as_str()));
     };
     let backends = frontend.backends.iter();
     let backends: Vec<_> = backends.map(|b| (b.address, b.weight)).collect();
     let (ring_entry, number) = services::place_of(
         asked.client,
         asked.service,
-        asked.protocol == Protocol::Tcp,
+        protocol,
         &backends,
         frontend.ring_size,
     );

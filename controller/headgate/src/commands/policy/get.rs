@@ -5,7 +5,6 @@ use clap::Args;
 use super::{
     cluster,
     counters::rule_rows,
-    list::generation,
     view::{self, PolicyView},
 };
 use crate::{
@@ -13,7 +12,7 @@ use crate::{
     cluster::ClusterArguments,
     outcome::{CliError, Outcome},
     output::{OutputArguments, columns, fields, section},
-    resource_state::InterfaceView,
+    resource_state::{InterfaceView, generation},
 };
 
 /// Show one policy of this node in full: generations, interfaces, rules with counters, findings; or
@@ -46,7 +45,10 @@ fn table(policy: &PolicyView) -> String {
     let mut text = fields([
         ("Name", policy.name.clone()),
         ("File", policy.place.clone()),
-        ("Generation", generation(policy)),
+        (
+            "Generation",
+            generation(policy.generation, policy.effective_generation),
+        ),
         ("State", format!("{:?}", policy.state)),
         ("Priority", policy.priority.to_string()),
         ("Default", policy.default_action.clone()),

@@ -11,6 +11,7 @@ use crate::{
     cluster::ClusterArguments,
     outcome::{CliError, Outcome},
     output::{OutputArguments, columns},
+    resource_state::generation,
 };
 
 /// List the policies that this node has read, in the order in which they are tried; or all of a
@@ -62,7 +63,7 @@ fn table(views: &[PolicyView]) -> String {
             view.default_action.clone(),
             view.rules.len().to_string(),
             interfaces.collect::<Vec<_>>().join(","),
-            generation(view),
+            generation(view.generation, view.effective_generation),
             format!("{:?}", view.state),
             view.place.clone(),
         ]
@@ -78,16 +79,6 @@ fn table(views: &[PolicyView]) -> String {
         "FILE",
     ];
     columns(header, rows)
-}
-
-/// The generation that was read, and the one in effect where that is another.
-pub(super) fn generation(view: &PolicyView) -> String {
-    let read = view.generation;
-    match view.effective_generation {
-        Some(effective) if effective == read => read.to_string(),
-        Some(effective) => format!("{read} ({effective} in effect)"),
-        None => format!("{read} (none in effect)"),
-    }
 }
 
 #[cfg(test)]
