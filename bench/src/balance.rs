@@ -12,6 +12,7 @@ use headgate_compile::{
     node::NextHop,
     services::{self, Frontend, Rings, UDP},
 };
+use headgate_crds::Forwarding;
 use headgate_datapath::state::{Block, Ifindex};
 use headgate_layout::verdict::Action;
 
@@ -126,6 +127,8 @@ fn many(family: Family, count: u16, backends: u16, meets: bool) -> Vec<Frontend>
         protocol: UDP,
         port: if meets { PORT } else { PORT + 1 },
         counter: u32::from(number),
+        forwarding: Forwarding::DirectReturn,
+        target_port: PORT,
         ring_size: RING,
         // Each service has another hundred of them.
         backends: (0..backends)
@@ -153,6 +156,7 @@ fn ways() -> BTreeMap<IpAddr, NextHop> {
             reflects: true,
             destination: [2, 0, 0, 0, high, low],
             source: [2, 0, 0, 0, 0, 0],
+            local: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
         };
         (backend_address(number), hop)
     };

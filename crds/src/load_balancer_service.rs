@@ -64,6 +64,10 @@ pub const MAX_BACKENDS: usize = 512;
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = crd_object)]
+#[x_kube(validation = Rule::new(
+    "self.forwarding != 'DirectReturn' \
+     || self.ports.all(p, !has(p.targetPort) || p.targetPort == p.port)"
+).message("DirectReturn cannot change a port; remove targetPort, or set forwarding to Nat"))]
 pub struct LoadBalancerServiceSpec {
     /// Nodes that serve, by their labels. Absent or empty means every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,9 +114,12 @@ pub struct LoadBalancerServiceSpec {
     #[garde(custom(are_usable(&self.addresses)))]
     pub backends: Backends,
 
-    /// How packets get there. DirectReturn leaves the packet as it is but for the link layer's
-    /// addresses: every backend has the service's addresses itself, on an interface that does not
-    /// answer ARP and neighbour discovery, and answers clients directly.
+    /// How packets get there. Nat puts the backend's address and port in the place of the service's,
+    /// and an address and port of the node in the place of the client's: backends need nothing but to
+    /// listen, and do not see the client's address. DirectReturn leaves the packet as it is but for
+    /// the link layer's addresses: every backend has the service's addresses itself, on an interface
+    /// that does not answer ARP and neighbour discovery, and answers clients directly.
+    #[serde(default)]
     #[garde(skip)]
     pub forwarding: Forwarding,
 
@@ -141,9 +148,14 @@ pub struct ServicePort {
     #[serde(default)]
     pub protocol: ServiceProtocol,
 
-    /// The port that clients send to, and that backends listen on.
+    /// The port that clients send to.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
+
+    /// The port that backends listen on. Absent means the same port; DirectReturn cannot change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub target_port: Option<u16>,
 }
 
 /// Transport protocols that have ports to be served.
@@ -195,8 +207,11 @@ pub struct StaticBackend {
 }
 
 /// How packets get to a backend.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Forwarding {
+    /// By the node's own address; the backend answers the node, which answers the client.
+    #[default]
+    Nat,
     /// By the link layer's addresses alone; the backend answers the client directly.
     DirectReturn,
 }

@@ -79,5 +79,6 @@ fn known(way: &next_hops::NextHop) -> Option<NextHop> {
         reflects: way.reflects,
         destination,
         source: way.source,
+        local: way.local,
     })
 }

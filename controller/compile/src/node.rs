@@ -54,6 +54,8 @@ pub struct NextHop {
     pub destination: [u8; 6],
     /// MAC address of the interface.
     pub source: [u8; 6],
+    /// The node's own address on this way.
+    pub local: Option<IpAddr>,
 }
 
 /// What the agent reads of its node.

@@ -103,6 +103,10 @@ fn next_hop((address, last): (IpAddr, u8)) -> (IpAddr, NextHop) {
         reflects: true,
         destination: [2, 0, 0, 0, 0, last],
         source: [2, 0, 0, 0, 0, 0],
+        local: Some(match address {
+            IpAddr::V4(_) => [10, 0, 0, 200].into(),
+            IpAddr::V6(_) => [0xfd00, 0, 0, 0, 0, 0, 0, 200].into(),
+        }),
     };
     (address, hop)
 }
@@ -175,6 +179,9 @@ fn render(enforced: &Enforced) -> Result<String, std::fmt::Error> {
             tables.crossings
         )?;
     }
+    if state.flows {
+        writeln!(text, "a table of flows")?;
+    }
     for peer in &state.failsafe {
         writeln!(text, "never dropped: {peer}")?;
     }
@@ -228,11 +235,13 @@ fn render_service(service: &ServiceSummary, text: &mut String) -> std::fmt::Resu
             .collect();
         writeln!(
             text,
-            "  {}: {} {} port {}, ring of {}, counter {}, to {}",
+            "  {}: {} {} port {}, by {:?} to port {}, ring of {}, counter {}, to {}",
             frontend.name,
             frontend.address,
             frontend.protocol,
             frontend.port,
+            frontend.forwarding,
+            frontend.target_port,
             frontend.ring_size,
             frontend.counter,
             backends.join(", ")

@@ -2,14 +2,16 @@
 //!
 //! The order of the steps is what makes a change atomic and safe against a crash at any point:
 //!
-//! 1. Failsafe peers are added, counters of new owners reset: nothing refers to them yet.
+//! 1. Failsafe peers are added, counters of new owners reset, the table of flows made if it is missing:
+//!    nothing refers to them yet.
 //! 2. Blocks are built and written to the slot that is not active. A program that is too small for
 //!    its port's new tables is replaced by a larger one while both read the same revision: features
 //!    grow before the flip.
 //! 3. One flip makes the revision live on every port that has a program.
 //! 4. Interfaces that are new get their program, those that are left lose it.
 //! 5. After a grace period the slot that was left gets the live revision's tables too, which frees
-//!    the old ones and makes either slot safe to read. Programs shrink. Peers are removed.
+//!    the old ones and makes either slot safe to read. Programs shrink. Peers are removed, and the table
+//!    of flows where nothing goes through Nat any more.
 //!
 //! A run that is cut short leaves a state from which the next run's diff goes on: nothing in steps
 //! 1 and 2 is visible to packets, and everything after the flip is done again where it is missing.
@@ -151,6 +153,9 @@ impl<'a> Planner<'a> {
         if !self.wanted.fresh_counters.is_empty() {
             let counters = self.wanted.fresh_counters.clone();
             self.steps.push(Step::ResetCounters(counters));
+        }
+        if self.wanted.flows && !self.observed.flows {
+            self.steps.push(Step::MakeFlows);
         }
         let next = self.active.other();
         let mut entries: BTreeMap<Capacity, Entries> = BTreeMap::new();
@@ -340,6 +345,9 @@ impl<'a> Planner<'a> {
         self.write(missing);
         self.replace(|sizes| sizes.rest);
         self.clear(stale);
+        if self.observed.flows && !self.wanted.flows {
+            self.steps.push(Step::RemoveFlows);
+        }
         let gone = &self.observed.failsafe - &self.wanted.failsafe;
         if !gone.is_empty() {
             self.steps.push(Step::RemoveFailsafe(gone));

@@ -223,6 +223,8 @@ impl FakeKernel {
             Step::RemoveSlots(capacity) => {
                 self.state.slots.remove(capacity);
             }
+            Step::MakeFlows => self.state.flows = true,
+            Step::RemoveFlows => self.state.flows = false,
         }
         Ok(Applied::Done)
     }

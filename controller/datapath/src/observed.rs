@@ -51,6 +51,8 @@ pub struct Observed {
     pub failsafe: BTreeSet<FailsafePeer>,
     /// Rule counters that some table in a slot refers to.
     pub counters_in_use: BTreeSet<u32>,
+    /// Whether there is a table of flows.
+    pub flows: bool,
     /// Packets that each port's program ever passed because it found no tables.
     pub unjudged: BTreeMap<PortIndex, u64>,
 }

@@ -99,6 +99,10 @@ pub enum Step {
     },
     /// Forget the outer map of a capacity that no program reads.
     RemoveSlots(Capacity),
+    /// Make the table of flows, empty.
+    MakeFlows,
+    /// Forget the table of flows and all that are in it.
+    RemoveFlows,
 }
 
 /// Name of a kind of step: for outcomes, logs and fault injection.
@@ -120,11 +124,13 @@ pub enum StepKind {
     Detach,
     ClearSlots,
     RemoveSlots,
+    MakeFlows,
+    RemoveFlows,
 }
 
 impl StepKind {
     /// All kinds.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Prepare,
         Self::AddFailsafe,
         Self::RemoveFailsafe,
@@ -140,6 +146,8 @@ impl StepKind {
         Self::Detach,
         Self::ClearSlots,
         Self::RemoveSlots,
+        Self::MakeFlows,
+        Self::RemoveFlows,
     ];
 }
 
@@ -163,6 +171,8 @@ impl Step {
             Self::Detach(_) => StepKind::Detach,
             Self::ClearSlots { .. } => StepKind::ClearSlots,
             Self::RemoveSlots(_) => StepKind::RemoveSlots,
+            Self::MakeFlows => StepKind::MakeFlows,
+            Self::RemoveFlows => StepKind::RemoveFlows,
         }
     }
 
@@ -220,6 +230,8 @@ impl fmt::Display for Step {
             Self::Detach(port) => write!(f, "detach {port}"),
             Self::ClearSlots { entries, .. } => write!(f, "clear {} entries", entries.len()),
             Self::RemoveSlots(capacity) => write!(f, "remove slots for tables of {capacity}"),
+            Self::MakeFlows => write!(f, "make the table of flows"),
+            Self::RemoveFlows => write!(f, "remove the table of flows"),
         }
     }
 }

@@ -222,6 +222,8 @@ pub struct DatapathState {
     pub failsafe: BTreeSet<FailsafePeer>,
     /// Counters that belong to a new owner and must start from zero.
     pub fresh_counters: BTreeSet<u32>,
+    /// Whether some tables send packets through Nat, which needs the table of flows.
+    pub flows: bool,
 }
 
 impl DatapathState {

@@ -182,6 +182,33 @@ fn a_renamed_interface_is_taken_over() {
 }
 
 #[test]
+fn the_table_of_flows_is_there_while_any_tables_need_it() {
+    let mut kernel = FakeKernel::new(object());
+    let without = state(&[(0, 1, 300)]);
+    let with = DatapathState {
+        flows: true,
+        ..state(&[(0, 2, 300)])
+    };
+    kernel.converge(&without);
+    kernel.converge(&with);
+    assert!(kernel.state.flows);
+    kernel.converge(&without);
+    assert!(!kernel.state.flows);
+    let kinds: Vec<_> = kernel.log.iter().map(Step::kind).collect();
+    let made = kinds
+        .iter()
+        .position(|k| *k == StepKind::MakeFlows)
+        .unwrap();
+    assert!(kinds[made..].contains(&StepKind::Flip));
+    let removed = kinds
+        .iter()
+        .rposition(|k| *k == StepKind::RemoveFlows)
+        .unwrap();
+    let settled = kinds.iter().rposition(|k| *k == StepKind::Settle).unwrap();
+    assert!(settled < removed, "no program looks it up any more");
+}
+
+#[test]
 fn no_resources_leave_nothing() {
     let mut kernel = FakeKernel::new(object());
     kernel.converge(&state(&[(0, 1, 300), (1, 2, 1 << 20)]));
@@ -194,6 +221,7 @@ prop_compose! {
         ports in prop::collection::btree_map(0u32..4, (0u8..5, prop_oneof![Just(300usize), Just(200_000), Just(1 << 20)]), 0..4),
         peers in prop::collection::btree_set((0u8..2, 1u16..9), 0..=4),
         generic in any::<bool>(),
+        flows in any::<bool>(),
     ) -> DatapathState {
         let ports: Vec<_> = ports.into_iter().map(|(p, (content, length))| (p, content, length)).collect();
         let mut state = state(&ports);
@@ -202,6 +230,7 @@ prop_compose! {
                 attachment.mode = WantedMode::Generic;
             }
         }
+        state.flows = flows;
         state.failsafe = peers
             .into_iter()
             .map(|(host, port)| peer(host, port))

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     agent::AgentArguments, completion::CompletionArguments, detach::DetachArguments,
-    lb::LbArguments, monitor::MonitorArguments, operator::OperatorArguments, plan::PlanArguments,
-    policy::PolicyArguments, status::StatusArguments, version,
+    lb::LbArguments, monitor::MonitorArguments, nat::NatArguments, operator::OperatorArguments,
+    plan::PlanArguments, policy::PolicyArguments, status::StatusArguments, version,
 };
 
 /// Puts a node's packet filtering and load balancing under the hand of policies in a cluster or in files.
@@ -30,6 +30,7 @@ pub(crate) enum Command {
     Status(StatusArguments),
     Policy(PolicyArguments),
     Lb(LbArguments),
+    Nat(NatArguments),
     Plan(PlanArguments),
     Monitor(MonitorArguments),
     Detach(DetachArguments),

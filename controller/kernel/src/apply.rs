@@ -20,6 +20,7 @@ use crate::{
     counters,
     error::{Asked, absent, if_present},
     failsafe::Failsafe,
+    flows,
     grace::GracePeriod,
     observe::{entry_ids, observe, open_outer},
     pins::unpin,
@@ -57,6 +58,8 @@ impl Kernel for RunningKernel {
             Step::WriteSlots { capacity, entries } => self.write_slots(*capacity, entries)?,
             Step::ClearSlots { capacity, entries } => self.clear_slots(*capacity, entries)?,
             Step::RemoveSlots(capacity) => unpin(&self.pins.slots(*capacity))?,
+            Step::MakeFlows => flows::make(&Shared::required(&self.pins)?.flows)?,
+            Step::RemoveFlows => flows::remove(&Shared::required(&self.pins)?.flows)?,
             Step::Flip(slot) => {
                 self.settled = false;
                 Shared::required(&self.pins)?.flip(*slot)?;

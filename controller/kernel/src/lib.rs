@@ -10,6 +10,7 @@ mod counters;
 mod error;
 mod failsafe;
 mod features;
+mod flows;
 mod grace;
 pub mod interfaces;
 mod local_ports;
@@ -26,6 +27,7 @@ mod watch;
 pub use self::{
     bpf::TestRun,
     features::{KernelFeatures, probe, why_no_balancer},
+    flows::FoundFlow,
     local_ports::local_ports,
     object::{OBJECT, object_digest},
     pins::{DEFAULT_BPFFS, Instance},

@@ -37,6 +37,8 @@ pub struct NextHop {
     pub source: [u8; 6],
     /// What is known of the neighbour.
     pub destination: Neighbour,
+    /// The node's own address on this way.
+    pub local: Option<IpAddr>,
 }
 
 /// What the kernel knows of a neighbour.
@@ -104,6 +106,7 @@ pub fn next_hops(
             reflects: !interface.is_veth,
             source: interface.address,
             destination,
+            local: route.local,
         };
         found.insert(*address, hop);
     }
@@ -208,6 +211,7 @@ struct Route {
     ifindex: Ifindex,
     neighbour: IpAddr,
     mtu: Option<u32>,
+    local: Option<IpAddr>,
 }
 
 fn route(conversation: &mut Conversation, address: IpAddr) -> Option<Route> {
@@ -227,6 +231,7 @@ fn route(conversation: &mut Conversation, address: IpAddr) -> Option<Route> {
     let mut ifindex = None;
     let mut neighbour = address;
     let mut mtu = None;
+    let mut local = None;
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => ifindex = Some(Ifindex(*index)),
@@ -234,6 +239,12 @@ fn route(conversation: &mut Conversation, address: IpAddr) -> Option<Route> {
             | RouteAttribute::Via(RouteVia::Inet(gateway)) => neighbour = (*gateway).into(),
             RouteAttribute::Gateway(RouteAddress::Inet6(gateway))
             | RouteAttribute::Via(RouteVia::Inet6(gateway)) => neighbour = (*gateway).into(),
+            RouteAttribute::PrefSource(RouteAddress::Inet(source)) => {
+                local = Some((*source).into());
+            }
+            RouteAttribute::PrefSource(RouteAddress::Inet6(source)) => {
+                local = Some((*source).into());
+            }
             RouteAttribute::Metrics(metrics) => {
                 mtu = metrics.iter().find_map(|metric| match metric {
                     RouteMetric::Mtu(mtu) => Some(*mtu),
@@ -247,6 +258,7 @@ fn route(conversation: &mut Conversation, address: IpAddr) -> Option<Route> {
         ifindex: ifindex?,
         neighbour,
         mtu,
+        local,
     })
 }
 

@@ -18,7 +18,7 @@ use crate::{
     counters,
     error::{Asked, absent, if_present},
     failsafe::Failsafe,
-    netlink,
+    flows, netlink,
     pins::Pins,
     shared::Shared,
 };
@@ -44,6 +44,7 @@ pub(crate) fn observe(
         active: shared.active_slot()?,
         settled,
         failsafe: Failsafe::of(&shared).peers()?,
+        flows: flows::table(&shared.flows)?.is_some(),
         ..Observed::default()
     };
     let mut outer_maps = BTreeMap::new();

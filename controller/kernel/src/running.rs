@@ -18,6 +18,7 @@ use crate::{
     bpffs, counters,
     error::{Asked, if_present},
     features::probe,
+    flows::{self, FoundFlow},
     grace::GracePeriod,
     monitor::{Filter, Monitor},
     pins::{Instance, Pins, names_in, unpin},
@@ -94,6 +95,14 @@ impl RunningKernel {
         ports: &BTreeSet<PortIndex>,
     ) -> Result<BTreeMap<(PortIndex, Reason), Count>, KernelError> {
         counters::read_reasons(&Shared::required(&self.pins)?.reason_counters, ports)
+    }
+
+    /// The flows that go through Nat at this moment.
+    ///
+    /// # Errors
+    /// Where the maps are missing or cannot be read.
+    pub fn flows(&self) -> Result<Vec<FoundFlow>, KernelError> {
+        flows::read(&Shared::required(&self.pins)?.flows)
     }
 
     /// Runs the program behind the link of `port` on an Ethernet frame, `repeat` times. It counts

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use headgate_datapath::{kernel::KernelError, observed::Slot};
-use headgate_layout::maps::{self, SLOTS};
+use headgate_layout::maps::{self, MapType, SLOTS};
 
 use crate::{
     bpf::Map,
     error::{Asked, if_present, unusable},
     failsafe::Failsafe,
+    flows,
     pins::Pins,
 };
 
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     monitor: Map,
     monitor_budgets: Map,
     events: Map,
+    pub(crate) flows: Map,
 }
 
 impl Shared {
@@ -50,6 +52,7 @@ impl Shared {
             monitor,
             monitor_budgets,
             events,
+            flows,
         ] = <[Map; maps::SHARED.len()]>::try_from(found)
             .expect("one map for each of SHARED, in its order");
         Ok(Some(Self {
@@ -62,6 +65,7 @@ impl Shared {
             monitor,
             monitor_budgets,
             events,
+            flows,
         }))
     }
 
@@ -84,7 +88,12 @@ impl Shared {
             if if_present(Map::pinned(&path)).asked(asked)?.is_some() {
                 continue;
             }
-            let map = Map::create(spec, spec.name, None).asked(asked)?;
+            // What an array of maps takes it learns from one such map.
+            let template = match spec.kind {
+                MapType::ArrayOfMaps => Some(flows::create("hg_template")?),
+                _ => None,
+            };
+            let map = Map::create(spec, spec.name, template.as_ref()).asked(asked)?;
             map.pin(&path).asked(asked)?;
         }
         Ok(())
@@ -112,6 +121,7 @@ impl Shared {
             self.monitor.id(),
             self.monitor_budgets.id(),
             self.events.id(),
+            self.flows.id(),
         ]
     }
 

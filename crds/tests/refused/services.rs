@@ -88,6 +88,16 @@ fn addresses_and_ports() {
             "did you mean UDP?",
         ),
         (
+            with(
+                service(),
+                "/spec/ports/0",
+                json!({"name": "http", "port": 80, "targetPort": 8080}),
+            ),
+            "spec",
+            "DirectReturn cannot change a port",
+            "remove targetPort, or set forwarding to Nat",
+        ),
+        (
             with(service(), "/spec/ports", json!([])),
             "spec.ports",
             "is an empty list",
@@ -141,26 +151,12 @@ fn backends() {
 
 #[test]
 fn forwarding_and_ring() {
-    let mut targeted = service();
-    targeted["spec"]["ports"][0]["targetPort"] = json!(8080);
-    let mut silent = service();
-    silent["spec"]
-        .as_object_mut()
-        .expect("a spec")
-        .remove("forwarding");
     assert_each(vec![
         (
-            targeted,
-            "spec.ports[0].targetPort",
-            "is no known field",
-            "remove it",
-        ),
-        (silent, "spec.forwarding", "is required", "DirectReturn"),
-        (
-            with(service(), "/spec/forwarding", json!("Nat")),
+            with(service(), "/spec/forwarding", json!("Dsr")),
             "spec.forwarding",
-            "is not DirectReturn",
-            "write DirectReturn",
+            "is not Nat or DirectReturn",
+            "write Nat or DirectReturn",
         ),
         (
             with(service(), "/spec/ringSize", json!(4096)),

@@ -4,6 +4,7 @@
 #![no_std]
 
 pub mod failsafe;
+pub mod flows;
 pub mod maps;
 pub mod monitor;
 pub mod services;
@@ -12,4 +13,4 @@ pub mod trie;
 pub mod verdict;
 
 /// Version of everything in this crate; part of the pins' path, so that two layouts never share a map.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;

@@ -1,6 +1,6 @@
 //! The table of maps: one place for every name, type and size.
 
-use crate::{failsafe, monitor, verdict};
+use crate::{failsafe, flows, monitor, verdict};
 
 /// Places that a revision's tables can live in; one is active.
 pub const SLOTS: u32 = 2;
@@ -155,8 +155,28 @@ pub const EVENTS: MapSpec = MapSpec {
     mmapable: false,
 };
 
+/// The table of flows that go through Nat; empty where nothing goes through Nat.
+pub const FLOWS: MapSpec = MapSpec {
+    name: "FLOWS",
+    kind: MapType::ArrayOfMaps,
+    key_size: 4,
+    value_size: 4,
+    max_entries: 1,
+    mmapable: false,
+};
+
+/// Shape of the one map in [`FLOWS`]. See [`flows`].
+pub const FLOW_TABLE: MapSpec = MapSpec {
+    name: "flows",
+    kind: MapType::Array,
+    key_size: 4,
+    value_size: flows::BYTES,
+    max_entries: 1,
+    mmapable: true,
+};
+
 /// Every map that is pinned once for an instance; [`TABLES`] is pinned once for each capacity.
-pub const SHARED: [MapSpec; 9] = [
+pub const SHARED: [MapSpec; 10] = [
     ACTIVE,
     RULE_COUNTERS,
     REASON_COUNTERS,
@@ -166,6 +186,7 @@ pub const SHARED: [MapSpec; 9] = [
     MONITOR,
     MONITOR_BUDGETS,
     EVENTS,
+    FLOWS,
 ];
 
 /// Bytes before the end of a block at which the digest of its tables is written, for events: in its

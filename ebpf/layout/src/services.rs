@@ -40,6 +40,10 @@ pub struct Services {
     pub services: u32,
     /// Number of services.
     pub count: u32,
+    /// 1 where one of them is a [`NAT`], else 0.
+    pub translates: u32,
+    /// Nothing.
+    pub padding: u32,
 }
 
 /// One address, protocol and port.
@@ -58,30 +62,32 @@ pub struct Service {
     pub ring_size: u32,
     /// `[Backend]`.
     pub backends: u32,
+    /// [`DIRECT_RETURN`] or [`NAT`].
+    pub forwarding: u32,
+    /// Nothing.
+    pub padding: u32,
 }
 
-/// Where a backend's packets go.
+/// A way to the next hop.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
-pub struct Backend {
-    /// The interface that they leave by; 0 while the next hop is not known.
+pub struct Way {
+    /// The interface that frames leave by; 0 while the next hop is not known.
     pub ifindex: u32,
-    /// Bytes of an IP packet that this interface takes.
-    pub mtu: u32,
-    /// Index of the rule counter of the service's port.
-    pub counter: u32,
+    /// Bytes of an IP packet that it takes.
+    pub mtu: u16,
     /// 1 where a frame may go back by `XDP_TX` if it came by this interface, else 0: see
     /// [`Self::reflects`].
-    pub reflecting: u32,
+    pub reflecting: u16,
     /// MAC address of the next hop.
     pub destination: [u8; 6],
     /// MAC address of the interface.
     pub source: [u8; 6],
 }
 
-impl Backend {
+impl Way {
     /// Whether `XDP_TX` reaches the far end. In a veth pair it may lie there until another packet comes,
     /// where no program is attached (`veth_xdp_flush` in drivers/net/veth.c): there redirection serves.
     #[inline(always)]
@@ -90,6 +96,32 @@ impl Backend {
         self.reflecting != 0
     }
 }
+
+/// Where a backend's packets go.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Backend {
+    /// The way there.
+    pub way: Way,
+    /// Index of the rule counter of the service's port.
+    pub counter: u32,
+    /// Its address, as in [`Service::address`].
+    pub address: [u64; 2],
+    /// The address of this node that it sees in [`NAT`].
+    pub local: [u64; 2],
+    /// The port that it listens on.
+    pub port: u32,
+    /// As [`Service::forwarding`].
+    pub forwarding: u32,
+}
+
+/// [`Service::forwarding`]: frames keep their addresses and ports.
+pub const DIRECT_RETURN: u32 = 0;
+/// [`Service::forwarding`]: frames get the backend's address and port for the service's, and one of this
+/// node for the client's.
+pub const NAT: u32 = 1;
 
 /// Key of a service in [`Service::port`].
 #[inline(always)]
@@ -149,8 +181,10 @@ const fn sum_of(words: [u64; 3]) -> u64 {
     sum.wrapping_add(words[2].wrapping_mul(c))
 }
 
+/// Half of [`mix`].
 #[inline(always)]
-const fn half_mix(mut word: u64) -> u64 {
+#[must_use]
+pub const fn half_mix(mut word: u64) -> u64 {
     word ^= word >> 32;
     word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
     word ^ word >> 29

@@ -13,7 +13,7 @@ pub enum Action {
 }
 
 /// Reserved counters for each port in `REASON_COUNTERS`.
-pub const REASON_SLOTS: u32 = 16;
+pub const REASON_SLOTS: u32 = 32;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $value:literal => $action:ident,)*) => {
@@ -80,6 +80,13 @@ reasons! {
     MtuExceeded = 13 => Drop,
     /// Its time to live or hop limit ends here, on the way to a backend.
     TtlExceeded = 14 => Drop,
+    /// Of a flow that goes through Nat, or a reply in one: policies judged its first packet.
+    KnownFlow = 15 => Allow,
+    /// No room for a new flow: none of the records or of the ports of this node that it may take is free,
+    /// or has waited in vain for an answer or its acknowledgement.
+    FlowsExhausted = 16 => Drop,
+    /// IPv4 options or IPv6 extension headers in a packet that Nat would have to change.
+    HeaderOptions = 17 => Drop,
 }
 
 /// A counter's value on one CPU.

@@ -1,8 +1,9 @@
 //! The load balancer: from a packet's destination to a backend, and the way there.
 
 use headgate_layout::{
+    flows::is_given,
     services::{
-        Backend, SERVICES, Service, Services, bucket, hash_of, hash_of_flow, mapped,
+        Backend, NAT, SERVICES, Service, Services, Way, bucket, hash_of, hash_of_flow, mapped,
         port_and_protocol, ring_entry, slot, tag_of,
     },
     tables::{FIXED_LENGTH, Header},
@@ -14,6 +15,7 @@ use zerocopy::{
 
 use crate::{
     blind::blinded,
+    flows::{Ends, FlowTable, Known, of_client, of_reply},
     frame::FrameMut,
     parse::{
         Addresses, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, PROTOCOL_TCP,
@@ -22,29 +24,64 @@ use crate::{
     tables::Tables,
 };
 
-/// What the load balancer makes of a packet, in one word that is cheap to carry past the tables.
-///
-/// 0: it is for no service. Below [`FIXED_LENGTH`]: a [`Reason`] to drop it, plus 1. Else the offset of
-/// its [`Backend`].
+/// What the load balancer makes of a packet, in words that are cheap to carry past the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target(u32);
+pub struct Target {
+    /// 0: it is for no service. Below [`FIXED_LENGTH`]: a [`Reason`] to drop it, plus 1. Else the offset
+    /// of its [`Backend`].
+    word: u32,
+    /// Which flows are asked whether it is one of theirs.
+    asked: Asked,
+}
+
+/// Which flows are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    None,
+    /// Those of clients, by [`Ends::hash`].
+    Clients(u64),
+    /// Those to whose port of this node it goes.
+    Replies,
+}
 
 impl Target {
     /// Of a packet that goes to the stack.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self {
+        word: 0,
+        asked: Asked::None,
+    };
 
     /// What becomes of `packet`, if policies let it through.
     #[inline(always)]
     #[must_use]
     pub fn of<T: Tables>(tables: &T, packet: &Packet) -> Self {
-        Self(find(tables, packet).unwrap_or(0))
+        find(tables, packet).unwrap_or(Self::NONE)
+    }
+
+    /// The flow that `packet`, for which this is, belongs to.
+    #[inline(always)]
+    #[must_use]
+    pub fn flow<T: FlowTable>(&self, flows: impl FnOnce() -> Option<T>, packet: &Packet) -> Known {
+        if self.asked == Asked::None {
+            return Known::NONE;
+        }
+        let (Some(ends), Some(flows)) = (ends(packet), flows()) else {
+            return Known::NONE;
+        };
+        match self.asked {
+            Asked::Clients(hash) => of_client(&flows, &ends, hash),
+            _ => of_reply(&flows, &ends),
+        }
     }
 
     /// The same, of which the verifier knows nothing: see [`blinded`].
     #[inline(always)]
     #[must_use]
     pub fn blinded(self, header: &Header) -> Self {
-        Self(blinded(self.0, header))
+        Self {
+            word: blinded(self.word, header),
+            ..self
+        }
     }
 
     /// Why it ends here, or where its [`Backend`] lies; `None` if it is for no service.
@@ -52,11 +89,20 @@ impl Target {
     #[must_use]
     pub fn backend(self) -> Option<Result<u32, Reason>> {
         const NO_BACKEND: u32 = refusal(Reason::NoBackend);
-        match self.0 {
+        match self.word {
             0 => None,
             NO_BACKEND => Some(Err(Reason::NoBackend)),
             other if other < FIXED_LENGTH => Some(Err(Reason::ServiceFragment)),
             offset => Some(Ok(offset)),
+        }
+    }
+}
+
+impl Target {
+    const fn refused(reason: Reason) -> Self {
+        Self {
+            word: refusal(reason),
+            asked: Asked::None,
         }
     }
 }
@@ -66,12 +112,48 @@ const fn refusal(reason: Reason) -> u32 {
 }
 
 #[inline(always)]
-fn find<T: Tables>(tables: &T, packet: &Packet) -> Option<u32> {
+fn find<T: Tables>(tables: &T, packet: &Packet) -> Option<Target> {
     let table: &Services = tables.at(SERVICES)?;
     if table.count == 0 {
         return None;
     }
-    let (source_port, port) = match (packet.transport, packet.protocol) {
+    let ends = ends(packet)?;
+    let key = port_and_protocol(ends.destination_port, ends.protocol);
+    let hash = hash_of(ends.destination, key);
+    let is_whole = packet.fragment == Fragment::Whole;
+    let Some(service) = service(tables, table, hash)
+        .filter(|service| service.address == ends.destination && service.port == key)
+    else {
+        let may_be_reply = table.translates != 0 && is_given(ends.destination_port) && is_whole;
+        return may_be_reply.then_some(Target {
+            word: 0,
+            asked: Asked::Replies,
+        });
+    };
+    if !is_whole {
+        return Some(Target::refused(Reason::ServiceFragment));
+    }
+    let flow = hash_of_flow(hash, ends.source, ends.source_port);
+    let word = match service.ring_size {
+        0 => refusal(Reason::NoBackend),
+        size => {
+            let entry = service.ring + ring_entry(flow, size) * 2;
+            let number = u32::from(*tables.at::<u16>(entry)?);
+            service.backends + number * size_of::<Backend>() as u32
+        }
+    };
+    let asked = match service.forwarding {
+        NAT => Asked::Clients(flow),
+        _ => Asked::None,
+    };
+    Some(Target { word, asked })
+}
+
+/// Both ends of a packet that may be for a service, or a reply of a backend. A service of port 0 stands for
+/// its address and protocol, and is where fragments go.
+#[inline(always)]
+fn ends(packet: &Packet) -> Option<Ends> {
+    let (source_port, destination_port) = match (packet.transport, packet.protocol) {
         (
             Transport::Tcp {
                 source_port,
@@ -87,11 +169,10 @@ fn find<T: Tables>(tables: &T, packet: &Packet) -> Option<u32> {
             },
             PROTOCOL_UDP,
         ) if packet.fragment == Fragment::Whole => (source_port, destination_port),
-        // A service of port 0 stands for its address and protocol.
         (_, PROTOCOL_TCP | PROTOCOL_UDP) if packet.fragment != Fragment::Whole => (0, 0),
         _ => return None,
     };
-    let (source, address) = match packet.addresses {
+    let (source, destination) = match packet.addresses {
         Addresses::V4 {
             source,
             destination,
@@ -101,22 +182,13 @@ fn find<T: Tables>(tables: &T, packet: &Packet) -> Option<u32> {
             destination,
         } => (source.into(), destination.into()),
     };
-    let key = port_and_protocol(port, packet.protocol);
-    let hash = hash_of(address, key);
-    let service = service(tables, table, hash)?;
-    if service.address != address || service.port != key {
-        return None;
-    }
-    if packet.fragment != Fragment::Whole {
-        return Some(refusal(Reason::ServiceFragment));
-    }
-    if service.ring_size == 0 {
-        return Some(refusal(Reason::NoBackend));
-    }
-    let flow = hash_of_flow(hash, source, source_port);
-    let entry = service.ring + ring_entry(flow, service.ring_size) * 2;
-    let number = u32::from(*tables.at::<u16>(entry)?);
-    Some(service.backends + number * size_of::<Backend>() as u32)
+    Some(Ends {
+        source,
+        destination,
+        source_port,
+        destination_port,
+        protocol: packet.protocol,
+    })
 }
 
 /// The one service that may have the key with this hash.
@@ -151,15 +223,15 @@ struct Ipv4Lifetime {
 const IPV4_LIFETIME: u32 = ETHERNET_LENGTH + 8;
 const IPV6_HOP_LIMIT: u32 = ETHERNET_LENGTH + 7;
 
-/// Makes `frame`, of which `length` bytes are link-layer header and IP packet, one for `backend`: the
-/// next hop's MAC address, and a hop less to live. `Ok(false)`: it has a VLAN tag, and was left as it is.
+/// Makes `frame`, of which `length` bytes are link-layer header and IP packet, one for this way: the next
+/// hop's MAC address, and a hop less to live. `Ok(false)`: it has a VLAN tag, and was left as it is.
 ///
 /// # Errors
 /// Why it must be dropped instead.
 #[inline(always)]
 pub fn rewrite<F: FrameMut + ?Sized>(
     frame: &mut F,
-    backend: &Backend,
+    way: &Way,
     length: u32,
 ) -> Result<bool, Reason> {
     let Some(link) = frame.at_mut::<LinkHeader>(0) else {
@@ -169,18 +241,18 @@ pub fn rewrite<F: FrameMut + ?Sized>(
     if ethertype != ETHERTYPE_IPV4 && ethertype != ETHERTYPE_IPV6 {
         return Ok(false);
     }
-    if backend.ifindex == 0 {
+    if way.ifindex == 0 {
         return Err(Reason::NoNextHop);
     }
-    link.destination = backend.destination;
-    link.source = backend.source;
+    link.destination = way.destination;
+    link.source = way.source;
     let lives = if ethertype == ETHERTYPE_IPV4 {
         age_v4(frame)
     } else {
         age_v6(frame)
     };
     match lives {
-        Some(true) if length > backend.mtu + ETHERNET_LENGTH => Err(Reason::MtuExceeded),
+        Some(true) if length > u32::from(way.mtu) + ETHERNET_LENGTH => Err(Reason::MtuExceeded),
         Some(true) => Ok(true),
         _ => Err(Reason::TtlExceeded),
     }

@@ -9,7 +9,9 @@ use crate::{
     balance::Target,
     classify::classify,
     failsafe::Claim,
+    flows::{FlowTable, Known},
     frame::Frame,
+    nat::can_be_changed,
     parse::{Addresses, Parsed, parse},
     tables::Tables,
 };
@@ -22,8 +24,14 @@ pub trait Environment {
     /// The tables of the active revision for this port, or `None` where there are none.
     fn tables(&self) -> Option<Self::Tables>;
 
+    /// The flows that go through Nat.
+    type Flows: FlowTable;
+
     /// Whether the load balancer is asked.
     fn balances(&self) -> bool;
+
+    /// The flows of this node, or `None` where nothing goes through Nat.
+    fn flows(&self) -> Option<Self::Flows>;
 
     /// Whether the source is a failsafe peer that may send what has this claim.
     fn is_failsafe_peer(&self, addresses: &Addresses, claim: Claim) -> bool;
@@ -49,6 +57,8 @@ pub struct Verdict {
     pub length: u32,
     /// Where the tables say which [`headgate_layout::services::Backend`] it goes to; 0: none.
     pub backend: u32,
+    /// The flow that it belongs to.
+    pub flow: Known,
 }
 
 impl Verdict {
@@ -59,6 +69,7 @@ impl Verdict {
             cause: Cause::Reason(reason),
             length,
             backend: 0,
+            flow: Known::NONE,
         }
     }
 }
@@ -80,10 +91,21 @@ pub fn judge<F: Frame + ?Sized, E: Environment>(frame: &F, environment: &E) -> V
         return Verdict::by(Reason::NoTables, packet.length);
     };
     let claim = claim.blinded(header);
-    let target = match environment.balances() {
-        true => Target::of(&tables, &packet).blinded(header),
-        false => Target::NONE,
+    let (target, flow) = match environment.balances() {
+        true => {
+            let target = Target::of(&tables, &packet).blinded(header);
+            let flow = target.flow(|| environment.flows(), &packet);
+            (target, flow.blinded(header))
+        }
+        false => (Target::NONE, Known::NONE),
     };
+    if flow.is_some() && can_be_changed(frame) {
+        return Verdict {
+            backend: target.backend().and_then(Result::ok).unwrap_or(0),
+            flow,
+            ..Verdict::by(Reason::KnownFlow, packet.length)
+        };
+    }
     let Some(decision) = classify(&tables, &packet) else {
         return Verdict::by(Reason::NoTables, packet.length);
     };
@@ -101,6 +123,7 @@ pub fn judge<F: Frame + ?Sized, E: Environment>(frame: &F, environment: &E) -> V
         cause,
         length: packet.length,
         backend,
+        flow: Known::NONE,
     };
     if dropped && !spared {
         return verdict(Action::Drop, 0);

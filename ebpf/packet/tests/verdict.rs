@@ -16,6 +16,7 @@ use headgate_layout::{
 };
 use headgate_packet::{
     failsafe::Claim,
+    flows::HostFlows,
     frame::Frame,
     judge::{Cause, Environment, Verdict, judge},
     parse::Addresses,
@@ -64,6 +65,7 @@ impl OneDecision {
 
 impl<'a> Environment for &'a OneDecision {
     type Tables = HostTables<'a>;
+    type Flows = HostFlows<'a>;
 
     fn tables(&self) -> Option<HostTables<'a>> {
         Some(HostTables::new(&self.block))
@@ -71,6 +73,10 @@ impl<'a> Environment for &'a OneDecision {
 
     fn balances(&self) -> bool {
         true
+    }
+
+    fn flows(&self) -> Option<Self::Flows> {
+        None
     }
 
     fn is_failsafe_peer(&self, addresses: &Addresses, claim: Claim) -> bool {
@@ -164,6 +170,7 @@ impl Tables for Empty {
 
 impl Environment for Broken {
     type Tables = Empty;
+    type Flows = HostFlows<'static>;
 
     fn tables(&self) -> Option<Empty> {
         self.present.then_some(Empty)
@@ -171,6 +178,10 @@ impl Environment for Broken {
 
     fn balances(&self) -> bool {
         true
+    }
+
+    fn flows(&self) -> Option<Self::Flows> {
+        None
     }
 
     fn is_failsafe_peer(&self, _: &Addresses, _: Claim) -> bool {

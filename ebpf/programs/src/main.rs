@@ -1,7 +1,11 @@
 //! The XDP program: bounds, maps, and calls to `headgate_packet`.
 #![no_std]
 #![no_main]
+// Comparing and exchanging a word is BPF's, but `core` keeps its atomic types from this target.
+#![feature(core_intrinsics)]
+#![allow(internal_features)]
 
+mod flows;
 mod forward;
 mod frame;
 mod maps;

@@ -21,6 +21,8 @@ use headgate_packet::{
     tables::{TableValue, Tables},
 };
 
+use crate::flows::MapFlows;
+
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
 /// Shape of a block as far as the object knows it: its real size is set where the map is made.
@@ -106,6 +108,7 @@ impl Node {
 
 impl Environment for Node {
     type Tables = MapTables;
+    type Flows = MapFlows;
 
     #[inline(always)]
     fn tables(&self) -> Option<MapTables> {
@@ -122,6 +125,11 @@ impl Environment for Node {
     #[inline(always)]
     fn balances(&self) -> bool {
         balances()
+    }
+
+    #[inline(always)]
+    fn flows(&self) -> Option<MapFlows> {
+        MapFlows::get()
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::Arc,
     thread,
     time::Duration,
@@ -22,6 +22,12 @@ pub const VIRTUAL: [IpAddr; 2] = [
 ];
 /// The port that backends listen on.
 pub const PORT: u16 = 80;
+
+/// The port that backends listen on at their own addresses, by TCP and UDP.
+pub const TARGET_PORT: u16 = 8080;
+
+/// The example that serves [`VIRTUAL`] by Nat, on the backends of a lab of three.
+pub const NAT_EXAMPLE: &str = "nat.yaml";
 
 /// The example that serves [`VIRTUAL`] on the backends of a lab of three.
 pub const EXAMPLE: &str = "direct-return.yaml";
@@ -86,6 +92,20 @@ impl ServiceLab {
     /// A service of both families with these backends, by number, and their weights.
     #[must_use]
     pub fn service(&self, backends: &[(usize, u16)]) -> String {
+        let ports = format!("{{name: http, port: {PORT}}}");
+        self.service_by("DirectReturn", &ports, backends)
+    }
+
+    /// The same by Nat, to [`TARGET_PORT`].
+    #[must_use]
+    pub fn nat_service(&self, backends: &[(usize, u16)]) -> String {
+        let ports = format!(
+            "{{name: http, port: {PORT}, targetPort: {TARGET_PORT}}}, {{name: dns, protocol: UDP, port: 53, targetPort: {TARGET_PORT}}}"
+        );
+        self.service_by("Nat", &ports, backends)
+    }
+
+    fn service_by(&self, forwarding: &str, ports: &str, backends: &[(usize, u16)]) -> String {
         let listed = backends.iter().flat_map(|(number, weight)| {
             let end = &self.backends[*number].end;
             [IpAddr::V4(end.v4), IpAddr::V6(end.v6)]
@@ -99,9 +119,9 @@ kind: LoadBalancerService
 metadata: {{name: web, namespace: shop}}
 spec:
   addresses: [{v4}, \"{v6}\"]
-  ports: [{{name: http, port: {PORT}}}]
+  ports: [{ports}]
   backends: {{static: [{}]}}
-  forwarding: DirectReturn
+  forwarding: {forwarding}
 ",
             listed.collect::<Vec<_>>().join(", ")
         )
@@ -117,6 +137,25 @@ spec:
             let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             Ok(stream)
+        })
+    }
+}
+
+impl ServiceLab {
+    /// The number of the backend that answers a datagram from a new port.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn ask_by_udp(&self, family: usize) -> std::io::Result<u8> {
+        let any: IpAddr = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()][family];
+        self.client.enter(|| {
+            let socket = UdpSocket::bind((any, 0))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.connect((VIRTUAL[family], 53))?;
+            socket.send(b"?")?;
+            let mut answer = [0];
+            socket.recv(&mut answer)?;
+            Ok(answer[0])
         })
     }
 }
@@ -146,10 +185,17 @@ impl BackendServer {
                 .command("sysctl")
                 .args(["-qw", &format!("net.ipv4.conf.all.{setting}")]));
         }
-        for address in VIRTUAL {
-            let listener = namespace.enter(|| TcpListener::bind((address, PORT)));
+        let own = [IpAddr::V4(end.v4), IpAddr::V6(end.v6)];
+        let places = VIRTUAL.map(|address| (address, PORT));
+        for place in places.into_iter().chain(own.map(|a| (a, TARGET_PORT))) {
+            let listener = namespace.enter(|| TcpListener::bind(place));
             let listener = listener.expect("the address is its own");
             thread::spawn(move || serve(&listener, number));
+        }
+        for address in own {
+            let socket = namespace.enter(|| UdpSocket::bind((address, TARGET_PORT)));
+            let socket = socket.expect("the address is its own");
+            thread::spawn(move || answer(&socket, number));
         }
         Self { namespace, end }
     }
@@ -163,6 +209,16 @@ fn serve(listener: &TcpListener, number: u8) {
             let mut byte = [0];
             while stream.read_exact(&mut byte).is_ok() && stream.write_all(&[number]).is_ok() {}
         });
+    }
+}
+
+/// Answers every datagram with the backend's number, until the test's process ends.
+fn answer(socket: &UdpSocket, number: u8) {
+    let mut datagram = [0; 64];
+    while let Ok((_, client)) = socket.recv_from(&mut datagram) {
+        if socket.send_to(&[number], client).is_err() {
+            return;
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What kernel tests share: a network namespace and pins of their own, blocks and frames by hand.
 
 pub mod blocks;
+pub mod datagrams;
 pub mod frames;
 pub mod network;
 pub mod node;

@@ -170,27 +170,14 @@ impl Compiler<'_> {
         served: &[Served<'_>],
         findings: Vec<Finding>,
     ) -> Result<Attempt, TooLarge> {
-        let mut by_interface: BTreeMap<&str, (&Interface, PolicySet<'_>)> = BTreeMap::new();
-        for policy in chosen {
-            for interface in &policy.interfaces {
-                let entry = by_interface.entry(interface.name.as_str());
-                let (_, set) = entry.or_insert_with(|| (interface, PolicySet::default()));
-                set.policies.push(policy);
-            }
-        }
-        for service in served {
-            for interface in &service.interfaces {
-                let entry = by_interface.entry(interface.name.as_str());
-                let (_, set) = entry.or_insert_with(|| (interface, PolicySet::default()));
-                set.services.push(service);
-            }
-        }
+        let by_interface = by_interface(chosen, served);
         let assigned = ports::assign(&self.memory.ports, by_interface.keys().copied());
         let mut attempt = Attempt {
             versions: BTreeMap::new(),
             left_out: Vec::new(),
             state: DatapathState {
                 failsafe: self.node.failsafe.clone(),
+                flows: served.iter().any(Served::needs_flows),
                 ..DatapathState::default()
             },
             ports: BTreeMap::new(),
@@ -266,6 +253,29 @@ impl<'a> PolicySet<'a> {
             .chain(self.services.iter().map(|service| service.uid))
             .collect()
     }
+}
+
+/// What each interface is to enforce and serve, by the interface's name.
+fn by_interface<'a>(
+    chosen: &'a [Chosen<'a>],
+    served: &'a [Served<'a>],
+) -> BTreeMap<&'a str, (&'a Interface, PolicySet<'a>)> {
+    let mut sets: BTreeMap<&str, (&Interface, PolicySet<'_>)> = BTreeMap::new();
+    for policy in chosen {
+        for interface in &policy.interfaces {
+            let entry = sets.entry(interface.name.as_str());
+            let (_, set) = entry.or_insert_with(|| (interface, PolicySet::default()));
+            set.policies.push(policy);
+        }
+    }
+    for service in served {
+        for interface in &service.interfaces {
+            let entry = sets.entry(interface.name.as_str());
+            let (_, set) = entry.or_insert_with(|| (interface, PolicySet::default()));
+            set.services.push(service);
+        }
+    }
+    sets
 }
 
 /// All rules of the policies; where their defaults differ, Drop wins.

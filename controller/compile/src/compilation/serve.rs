@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::{AddressPoolSpec, AttachMode, LoadBalancerServiceSpec};
+use headgate_crds::{AddressPoolSpec, AttachMode, Forwarding, LoadBalancerServiceSpec};
 
 use super::{
     Compiler,
@@ -31,6 +31,13 @@ pub(super) struct Served<'a> {
     pub spec: &'a LoadBalancerServiceSpec,
     pub frontends: Vec<Frontend>,
     pub interfaces: Vec<&'a Interface>,
+}
+
+impl Served<'_> {
+    /// Whether packets for it go through Nat.
+    pub(super) fn needs_flows(&self) -> bool {
+        self.spec.forwarding == Forwarding::Nat && !self.interfaces.is_empty()
+    }
 }
 
 impl Compiler<'_> {
@@ -253,6 +260,8 @@ impl Compiler<'_> {
                     address: frontend.address,
                     protocol: port.protocol.as_str().to_owned(),
                     port: frontend.port,
+                    forwarding: frontend.forwarding,
+                    target_port: frontend.target_port,
                     ring_size: frontend.ring_size,
                     counter: frontend.counter,
                     backends: frontend.backends.clone(),
@@ -378,6 +387,8 @@ fn frontends(spec: &LoadBalancerServiceSpec, counters: &[u32]) -> Vec<Frontend> 
                 port: port.port,
                 counter: *counter,
                 ring_size: spec.ring_size,
+                forwarding: spec.forwarding,
+                target_port: port.target_port.unwrap_or(port.port),
                 backends: backends.clone(),
             });
         }

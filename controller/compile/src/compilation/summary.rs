@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
 };
 
+use headgate_crds::Forwarding;
 use headgate_datapath::state::{Block, Digest};
 use headgate_layout::verdict::Action;
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,10 @@ pub struct FrontendSummary {
     pub protocol: String,
     /// The port.
     pub port: u16,
+    /// How packets get to backends.
+    pub forwarding: Forwarding,
+    /// The port that backends listen on.
+    pub target_port: u16,
     /// Entries of its ring.
     pub ring_size: u32,
     /// Index of its counter.

@@ -9,10 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::{AddressPoolSpec, Kind, LoadBalancerServiceSpec, ServiceProtocol, parse_cidr};
+use headgate_crds::{
+    AddressPoolSpec, Forwarding, Kind, LoadBalancerServiceSpec, ServiceProtocol, parse_cidr,
+};
 use headgate_layout::services::{
-    Backend, MAX_SERVICES, SERVICES, Service, Services, hash_of, hash_of_flow, port_and_protocol,
-    ring_entry,
+    Backend, DIRECT_RETURN, MAX_SERVICES, NAT, SERVICES, Service, Services, Way, hash_of,
+    hash_of_flow, port_and_protocol, ring_entry,
 };
 use zerocopy::IntoBytes as _;
 
@@ -42,6 +44,10 @@ pub struct Frontend {
     pub counter: u32,
     /// Entries of its ring.
     pub ring_size: u32,
+    /// How packets get to backends.
+    pub forwarding: Forwarding,
+    /// The port that backends listen on.
+    pub target_port: u16,
     /// Backends of the address's family that get packets, and their weights.
     pub backends: Vec<(IpAddr, u16)>,
 }
@@ -181,8 +187,10 @@ pub fn write(
         .map(|s| hash_of(s.address, s.port))
         .collect();
     let lookup = lookup::build(&hashes).ok_or(TooLarge::Collision)?;
+    let translates = frontends.iter().any(|f| f.forwarding == Forwarding::Nat);
     let mut table = Services {
         count: services.len() as u32,
+        translates: u32::from(translates),
         ..Services::default()
     };
     lookup.describe(&mut table);
@@ -242,7 +250,7 @@ impl Written<'_> {
         let key = (backends.clone(), frontend.counter);
         let listed = *self.backends.entry(key).or_insert_with(|| {
             let backends = backends.iter();
-            let ways = backends.map(|(address, _)| way(next_hops.get(address), frontend.counter));
+            let ways = backends.map(|(address, _)| backend(frontend, *address, next_hops));
             writer.append(ways.collect::<Vec<_>>().as_bytes())
         });
         writer.fits()?;
@@ -256,21 +264,38 @@ impl Written<'_> {
                 frontend.ring_size
             },
             backends: listed,
+            forwarding: number_of(frontend.forwarding),
+            padding: 0,
         })
     }
 }
 
-fn way(next_hop: Option<&NextHop>, counter: u32) -> Backend {
-    let unknown = Backend {
-        counter,
-        ..Backend::default()
-    };
-    next_hop.map_or(unknown, |hop| Backend {
+fn number_of(forwarding: Forwarding) -> u32 {
+    match forwarding {
+        Forwarding::Nat => NAT,
+        Forwarding::DirectReturn => DIRECT_RETURN,
+    }
+}
+
+fn backend(frontend: &Frontend, address: IpAddr, next_hops: &BTreeMap<IpAddr, NextHop>) -> Backend {
+    let is_nat = frontend.forwarding == Forwarding::Nat;
+    let hop = next_hops.get(&address);
+    // Without an address of its own the node cannot speak for the client.
+    let hop = hop.filter(|hop| !is_nat || hop.local.is_some());
+    let way = hop.map_or(Way::default(), |hop| Way {
         ifindex: hop.ifindex.0,
-        mtu: hop.mtu,
-        counter,
-        reflecting: u32::from(hop.reflects),
+        mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
+        reflecting: u16::from(hop.reflects),
         destination: hop.destination,
         source: hop.source,
-    })
+    });
+    let local = hop.and_then(|hop| hop.local).filter(|_| is_nat);
+    Backend {
+        way,
+        counter: frontend.counter,
+        address: maglev::words(address),
+        local: local.map_or([0; 2], maglev::words),
+        port: frontend.target_port.into(),
+        forwarding: number_of(frontend.forwarding),
+    }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use headgate_layout::verdict::{Action, Reason};
 use headgate_packet::{
     failsafe::Claim,
+    flows::HostFlows,
     judge::{Cause, Environment, judge},
     parse::Addresses,
     tables::HostTables,
@@ -145,9 +146,14 @@ struct Port<'a> {
 
 impl<'a> Environment for Port<'a> {
     type Tables = HostTables<'a>;
+    type Flows = HostFlows<'a>;
 
     fn tables(&self) -> Option<HostTables<'a>> {
         self.tables
+    }
+
+    fn flows(&self) -> Option<HostFlows<'a>> {
+        None
     }
 
     fn balances(&self) -> bool {

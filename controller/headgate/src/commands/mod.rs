@@ -5,6 +5,7 @@ pub(crate) mod completion;
 pub(crate) mod detach;
 pub(crate) mod lb;
 pub(crate) mod monitor;
+pub(crate) mod nat;
 pub(crate) mod operator;
 pub(crate) mod plan;
 pub(crate) mod policy;
@@ -24,6 +25,7 @@ pub(crate) fn run(cli: Cli) -> Result<Outcome, CliError> {
         Command::Status(arguments) => status::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Lb(arguments) => lb::run(&arguments),
+        Command::Nat(arguments) => nat::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Detach(arguments) => detach::run(&arguments),

@@ -27,8 +27,13 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// The example, in force.
 fn served() -> ServiceLab {
+    enforced(EXAMPLE)
+}
+
+/// An example, in force.
+pub(crate) fn enforced(name: &str) -> ServiceLab {
     let mut lab = ServiceLab::new(3);
-    for (number, document) in example(&format!("services/{EXAMPLE}"))
+    for (number, document) in example(&format!("services/{name}"))
         .split("\n---\n")
         .enumerate()
     {

@@ -16,6 +16,7 @@ mod replacing;
 mod resources;
 mod restarting;
 mod rights;
+mod translating;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         first_rule::trials(),
         examples::trials(),
         balancing::trials(),
+        translating::trials(),
         replacing::trials(),
         restarting::trials(),
         interfaces::trials(),

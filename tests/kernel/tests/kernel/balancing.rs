@@ -15,7 +15,7 @@ use headgate_layout::verdict::{Count, Reason};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::compiled::Compiled;
+use crate::compiled::{ARRIVED, Compiled};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -32,8 +32,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The interface that a test run pretends to have got its frame from: the loopback.
-const ARRIVED: Ifindex = Ifindex(1);
 const BACKENDS: u8 = 10;
 const SYN: u8 = 2;
 
@@ -83,6 +81,7 @@ fn ways(ifindex: Ifindex) -> BTreeMap<IpAddr, NextHop> {
             reflects: true,
             destination: [2, 0, 0, 0, 1, number as u8],
             source: [2, 0, 0, 0, 0, 9],
+            local: None,
         };
         (address, hop)
     };

@@ -12,23 +12,25 @@ use headgate_compile::{
     snapshot::{Content, ResourceName, Snapshot, Submitted},
 };
 use headgate_crds::{Kind, check};
-use headgate_datapath::state::{Block, Digest, PortIndex};
+use headgate_datapath::state::{Block, DatapathState, Digest, Ifindex, PortIndex};
 use headgate_kernel_tests::{
     network::{quiet, veth},
     node::{Node, port},
 };
 use headgate_layout::{
-    services::Backend,
+    flows::{self, Flow, Shared},
     verdict::{Action, Count, Reason},
 };
 use headgate_packet::{
-    balance::rewrite,
     failsafe::Claim,
+    flows::HostFlows,
+    forward::depart,
     judge::{Cause, Environment, Verdict, judge},
     parse::Addresses,
-    tables::{HostTables, Tables as _},
+    tables::HostTables,
 };
 use serde_json::Value;
+use zerocopy::FromZeros as _;
 
 /// An interface of this node that enforces policies.
 pub(crate) struct Compiled {
@@ -37,7 +39,12 @@ pub(crate) struct Compiled {
     /// Counters by rule.
     pub(crate) rules: BTreeMap<String, u32>,
     block: Vec<u64>,
+    flows: Option<Flows>,
+    interface: Interface,
 }
+
+/// The interface that a test run pretends to have got its frame from: the loopback.
+pub(crate) const ARRIVED: Ifindex = Ifindex(1);
 
 impl Compiled {
     /// The port that all is enforced on.
@@ -62,56 +69,48 @@ impl Compiled {
             lower: None,
             has_default_route: true,
         };
-        let facts = NodeFacts {
-            name: "node".to_owned(),
-            labels: BTreeMap::new(),
-            interfaces: vec![interface],
-            next_hops,
-            ..NodeFacts::default()
-        };
-        let snapshot = Snapshot {
-            submitted: objects.iter().map(submitted).collect(),
-            unreadable: Vec::new(),
-        };
-        let compilation = compile(&snapshot, &facts, &Memory::default(), Seconds(0));
-        assert!(
-            compilation.findings.is_empty(),
-            "{:?}",
-            compilation.findings
-        );
-        let mut state = compilation.state.expect("a wanted state");
-        // New maps count from zero.
-        state.fresh_counters.clear();
-        node.converge(&state);
-        let rules = compilation.policies.iter().flat_map(|policy| &policy.rules);
-        let rules = rules.map(|rule| (rule.name.clone(), rule.counter.expect("a counter")));
-        let ports = compilation.services.iter().flat_map(|s| &s.frontends);
-        let ports = ports.map(|port| (port.name.clone(), port.counter));
+        let wanted = Wanted::of(objects, next_hops, interface.clone());
+        node.converge(&wanted.state);
         Self {
-            rules: rules.chain(ports).collect(),
-            block: words(&state.blocks[&state.ports[&Self::port()].tables]),
+            block: wanted.block(),
+            flows: wanted.state.flows.then(Flows::new),
+            rules: wanted.rules,
+            interface,
             node,
         }
     }
 
+    /// Enforces these objects instead.
+    pub(crate) fn change(&mut self, objects: &[Value], next_hops: BTreeMap<IpAddr, NextHop>) {
+        let wanted = Wanted::of(objects, next_hops, self.interface.clone());
+        self.node.converge(&wanted.state);
+        self.block = wanted.block();
+        self.rules = wanted.rules;
+    }
+
     /// What the host makes of `frame`.
     pub(crate) fn on_host(&self, frame: &[u8]) -> Verdict {
-        judge(frame, &Host(HostTables::new(&self.block)))
+        judge(frame, &self.host())
     }
 
     /// What the host makes of `frame`, and which interface it leaves by.
     pub(crate) fn rewritten_on_host(&self, frame: &mut [u8]) -> Result<Option<u32>, Reason> {
-        let tables = HostTables::new(&self.block);
-        let verdict = judge(frame, &Host(tables));
-        if verdict.backend == 0 {
-            return match verdict.cause {
-                Cause::Reason(reason) if verdict.action == Action::Drop => Err(reason),
-                _ => Ok(None),
-            };
+        let host = self.host();
+        let verdict = judge(frame, &host);
+        match verdict.cause {
+            Cause::Reason(reason) if verdict.action == Action::Drop => return Err(reason),
+            _ => {}
         }
-        let backend: &Backend = tables.at(verdict.backend).expect("a backend");
-        let is_rewritten = rewrite(frame, backend, verdict.length)?;
-        Ok(is_rewritten.then_some(backend.ifindex))
+        let flows = || host.flows();
+        let departure = depart(frame, &verdict, &host.tables, flows, ARRIVED.0)?;
+        Ok(departure.map(|departure| departure.way.ifindex))
+    }
+
+    fn host(&self) -> Host<'_> {
+        Host {
+            tables: HostTables::new(&self.block),
+            flows: &self.flows,
+        }
     }
 
     /// What the kernel returns for `frame`.
@@ -151,6 +150,49 @@ impl Compiled {
     }
 }
 
+/// What is to be enforced.
+struct Wanted {
+    state: DatapathState,
+    rules: BTreeMap<String, u32>,
+}
+
+impl Wanted {
+    fn of(objects: &[Value], next_hops: BTreeMap<IpAddr, NextHop>, interface: Interface) -> Self {
+        let facts = NodeFacts {
+            name: "node".to_owned(),
+            labels: BTreeMap::new(),
+            interfaces: vec![interface],
+            next_hops,
+            ..NodeFacts::default()
+        };
+        let snapshot = Snapshot {
+            submitted: objects.iter().map(submitted).collect(),
+            unreadable: Vec::new(),
+        };
+        let compilation = compile(&snapshot, &facts, &Memory::default(), Seconds(0));
+        assert!(
+            compilation.findings.is_empty(),
+            "{:?}",
+            compilation.findings
+        );
+        let mut state = compilation.state.expect("a wanted state");
+        // New maps count from zero.
+        state.fresh_counters.clear();
+        let rules = compilation.policies.iter().flat_map(|policy| &policy.rules);
+        let rules = rules.map(|rule| (rule.name.clone(), rule.counter.expect("a counter")));
+        let ports = compilation.services.iter().flat_map(|s| &s.frontends);
+        let ports = ports.map(|port| (port.name.clone(), port.counter));
+        Self {
+            rules: rules.chain(ports).collect(),
+            state,
+        }
+    }
+
+    fn block(&self) -> Vec<u64> {
+        words(&self.state.blocks[&self.state.ports[&Compiled::port()].tables])
+    }
+}
+
 /// What an XDP program returns for this action.
 pub(crate) fn returned(action: Action) -> u32 {
     match action {
@@ -159,17 +201,45 @@ pub(crate) fn returned(action: Action) -> u32 {
     }
 }
 
-struct Host<'a>(HostTables<'a>);
+/// The flows that the host knows.
+struct Flows {
+    flows: Vec<Flow>,
+    index: Vec<Shared<u64>>,
+}
+
+impl Flows {
+    fn new() -> Self {
+        let words = flows::ROWS * flows::ROW_WORDS;
+        Self {
+            flows: (0..flows::FLOWS).map(|_| Flow::new_zeroed()).collect(),
+            index: (0..words).map(|_| Shared::new_zeroed()).collect(),
+        }
+    }
+}
+
+struct Host<'a> {
+    tables: HostTables<'a>,
+    flows: &'a Option<Flows>,
+}
 
 impl<'a> Environment for Host<'a> {
     type Tables = HostTables<'a>;
+    type Flows = HostFlows<'a>;
 
     fn tables(&self) -> Option<HostTables<'a>> {
-        Some(self.0)
+        Some(self.tables)
     }
 
     fn balances(&self) -> bool {
         true
+    }
+
+    fn flows(&self) -> Option<HostFlows<'a>> {
+        self.flows.as_ref().map(|known| HostFlows {
+            flows: &known.flows,
+            index: &known.index,
+            now: 0,
+        })
     }
 
     fn is_failsafe_peer(&self, _: &Addresses, _: Claim) -> bool {

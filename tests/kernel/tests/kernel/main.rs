@@ -15,6 +15,7 @@ mod object;
 mod real_lists;
 mod refusals;
 mod replacing;
+mod translating;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let trials: Vec<Trial> = [
         attaching::trials(),
         balancing::trials(),
+        translating::trials(),
         captured_frames::trials(),
         counting::trials(),
         facts::trials(),

@@ -58,11 +58,13 @@ fn table(service: &ServiceView) -> String {
 
 fn headline(frontend: &FrontendView) -> String {
     format!(
-        "{}: {} port {}/{}, ring of {}, {} packets of {} bytes\n",
+        "{}: {} port {}/{} by {:?} to port {}, ring of {}, {} packets of {} bytes\n",
         frontend.name,
         frontend.address,
         frontend.port,
         frontend.protocol,
+        frontend.forwarding,
+        frontend.target_port,
         frontend.ring_size,
         number(frontend.packets),
         number(frontend.bytes),

@@ -7,7 +7,7 @@ use std::{
 
 use headgate_agent::ways;
 use headgate_compile::{compilation::ServiceSummary, finding::Finding, node::NextHop};
-use headgate_crds::Kind;
+use headgate_crds::{Forwarding, Kind};
 use serde::Serialize;
 
 use crate::{
@@ -42,6 +42,9 @@ pub(super) struct FrontendView {
     pub(super) address: IpAddr,
     pub(super) protocol: String,
     pub(super) port: u16,
+    pub(super) forwarding: Forwarding,
+    /// The port that backends listen on.
+    pub(super) target_port: u16,
     pub(super) ring_size: u32,
     /// Of the port, over all addresses; absent where nothing counts.
     pub(super) packets: Option<u64>,
@@ -108,6 +111,8 @@ pub(super) fn read(place: &InstanceArguments) -> Result<Vec<ServiceView>, CliErr
                 address: frontend.address,
                 protocol: frontend.protocol.clone(),
                 port: frontend.port,
+                forwarding: frontend.forwarding,
+                target_port: frontend.target_port,
                 ring_size: frontend.ring_size,
                 packets: count.map(|count| count.packets),
                 bytes: count.map(|count| count.bytes),

@@ -1,0 +1,64 @@
+//! Where a frame goes that may pass: to a backend, to the client of a flow, or to the stack.
+
+use headgate_layout::{
+    services::{Backend, NAT, Way},
+    verdict::Reason,
+};
+
+use crate::{
+    balance::rewrite,
+    flows::FlowTable,
+    frame::FrameMut,
+    judge::Verdict,
+    nat::{Passage, pass_on},
+    tables::Tables,
+};
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// The way.
+    pub way: Way,
+    /// Index of the counter of the service's port, if it goes to a backend.
+    pub counter: Option<u32>,
+}
+
+/// Makes `frame`, which came by the interface `ifindex` and got `verdict` by `tables`, one for where it goes.
+/// `Ok(None)`: it goes to the stack as it is.
+///
+/// # Errors
+/// Why it must be dropped instead.
+#[inline(always)]
+pub fn depart<F: FrameMut + ?Sized, S: Tables, T: FlowTable>(
+    frame: &mut F,
+    verdict: &Verdict,
+    tables: &S,
+    flows: impl FnOnce() -> Option<T>,
+    ifindex: u32,
+) -> Result<Option<Departure>, Reason> {
+    let backend = match verdict.backend {
+        0 if verdict.flow.is_some() => None,
+        0 => return Ok(None),
+        offset => tables.at::<Backend>(offset),
+    };
+    match backend {
+        Some(backend) if backend.forwarding != NAT => {
+            let is_rewritten = rewrite(frame, &backend.way, verdict.length)?;
+            Ok(is_rewritten.then_some(Departure {
+                way: backend.way,
+                counter: Some(backend.counter),
+            }))
+        }
+        backend => {
+            let flows = flows().ok_or(Reason::FlowsExhausted)?;
+            let passage = Passage {
+                flows: &flows,
+                known: verdict.flow,
+                backend,
+                ifindex,
+                length: verdict.length,
+            };
+            pass_on(frame, &passage)
+        }
+    }
+}

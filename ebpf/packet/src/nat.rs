@@ -1,0 +1,354 @@
+//! Network address translation: a frame for a service becomes one from this node to a backend, and the
+//! backend's reply one from the service to the client.
+
+use headgate_layout::{
+    services::{Backend, Way, mapped},
+    verdict::Reason,
+};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    byteorder::network_endian::{U16, U32, U64},
+};
+
+use crate::{
+    balance::rewrite,
+    flows::{Ends, FlowTable, Known, Segment, advance, begin, end},
+    forward::Departure,
+    frame::{Frame, FrameMut},
+    parse::{ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, PROTOCOL_UDP},
+};
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct LinkHeader {
+    destination: [u8; 6],
+    source: [u8; 6],
+    ethertype: U16,
+}
+
+/// An IPv4 header without options.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Ipv4Header {
+    version_and_length: u8,
+    between: [u8; 8],
+    protocol: u8,
+    checksum: U16,
+    source: U32,
+    destination: U32,
+}
+const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Ipv6Header {
+    before: [u8; 6],
+    next_header: u8,
+    hop_limit: u8,
+    source: [U64; 2],
+    destination: [U64; 2],
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct TcpHeader {
+    source: U16,
+    destination: U16,
+    sequence: U32,
+    acknowledgement: U32,
+    data_offset: u8,
+    flags: u8,
+    window: U16,
+    checksum: U16,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct UdpHeader {
+    source: U16,
+    destination: U16,
+    length: U16,
+    checksum: U16,
+}
+
+/// IP version of a frame whose transport header lies where it does without VLAN tags, IPv4 options and
+/// IPv6 extension headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V4,
+    V6,
+}
+
+impl Version {
+    #[inline(always)]
+    fn of<F: Frame + ?Sized>(frame: &F) -> Option<Result<Self, Reason>> {
+        let link: &LinkHeader = frame.at(0)?;
+        match link.ethertype.get() {
+            ETHERTYPE_IPV4 => {
+                let header: &Ipv4Header = frame.at(ETHERNET_LENGTH)?;
+                Some(match header.version_and_length {
+                    IPV4_WITHOUT_OPTIONS => Ok(Self::V4),
+                    _ => Err(Reason::HeaderOptions),
+                })
+            }
+            ETHERTYPE_IPV6 => {
+                let header: &Ipv6Header = frame.at(ETHERNET_LENGTH)?;
+                Some(match header.next_header {
+                    PROTOCOL_TCP | PROTOCOL_UDP => Ok(Self::V6),
+                    _ => Err(Reason::HeaderOptions),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    const fn transport(self) -> u32 {
+        match self {
+            Self::V4 => ETHERNET_LENGTH + size_of::<Ipv4Header>() as u32,
+            Self::V6 => ETHERNET_LENGTH + size_of::<Ipv6Header>() as u32,
+        }
+    }
+}
+
+/// Whether addresses and ports lie where they are changed.
+#[inline(always)]
+pub fn can_be_changed<F: Frame + ?Sized>(frame: &F) -> bool {
+    matches!(Version::of(frame), Some(Ok(_)))
+}
+
+/// What Nat needs besides the frame.
+pub struct Passage<'a, T> {
+    /// The flows.
+    pub flows: &'a T,
+    /// The flow that the frame was found to belong to.
+    pub known: Known,
+    /// The backend that the ring has for it; `None` for replies, and where the ring has none.
+    pub backend: Option<&'a Backend>,
+    /// The interface that it came by.
+    pub ifindex: u32,
+    /// Bytes of link-layer header and IP packet.
+    pub length: u32,
+}
+
+/// Makes `frame`, a client's for a service or a backend's reply, one for the other side. `Ok(None)`: it has
+/// a VLAN tag, and was left as it is.
+///
+/// # Errors
+/// Why it must be dropped instead.
+#[inline(always)]
+pub fn pass_on<F: FrameMut + ?Sized, T: FlowTable>(
+    frame: &mut F,
+    passage: &Passage<'_, T>,
+) -> Result<Option<Departure>, Reason> {
+    let version = match Version::of(frame) {
+        None => return Ok(None),
+        Some(version) => version?,
+    };
+    let (ends, segment) = read(frame, version).ok_or(Reason::HeaderNotLinear)?;
+    let is_reply = passage.known.is_reply();
+    let back = way_back(frame, passage).ok_or(Reason::HeaderNotLinear)?;
+    let number = match is_reply || stays(passage, segment) {
+        true => passage.known.number(),
+        false => {
+            let backend = passage.backend.ok_or(Reason::NoBackend)?;
+            if backend.way.ifindex == 0 {
+                return Err(Reason::NoNextHop);
+            }
+            begin(passage.flows, &ends, backend, back).ok_or(Reason::FlowsExhausted)?
+        }
+    };
+    let flow = passage.flows.flow(number).ok_or(Reason::FlowsExhausted)?;
+    let backend = flow.backend.get();
+    let (new, departure) = if is_reply {
+        let new = Ends {
+            source: flow.service.get(),
+            destination: flow.client.get(),
+            source_port: flow.service_port.get(),
+            destination_port: flow.client_port.get(),
+            ..ends
+        };
+        let way = flow.to_client.get();
+        (new, Departure { way, counter: None })
+    } else {
+        if flow.to_client.get() != back {
+            flow.to_client.set(back);
+        }
+        let new = Ends {
+            source: flow.local.get(),
+            destination: backend,
+            source_port: flow.local_port.get(),
+            destination_port: flow.backend_port.get(),
+            ..ends
+        };
+        // What the ring knows of the same backend is newer.
+        let way = match passage.backend {
+            Some(of_ring) if of_ring.address == backend => of_ring.way,
+            _ => flow.to_backend.get(),
+        };
+        let counter = Some(u32::from(flow.counter.get()));
+        (new, Departure { way, counter })
+    };
+    advance(passage.flows, flow, is_reply, segment);
+    write(frame, version, &ends, &new).ok_or(Reason::HeaderNotLinear)?;
+    rewrite(frame, &departure.way, passage.length)?;
+    Ok(Some(departure))
+}
+
+/// Whether a client's frame goes the way of the flow that is known; if not, that flow has ended. A port that
+/// is used again begins anew, and UDP, which has no connections to keep, follows the ring.
+#[inline(always)]
+fn stays<T: FlowTable>(passage: &Passage<'_, T>, segment: Option<Segment>) -> bool {
+    use headgate_layout::flows::{Guard, State};
+
+    if !passage.known.is_some() {
+        return false;
+    }
+    let Some(flow) = passage.flows.flow(passage.known.number()) else {
+        return false;
+    };
+    let ends = match (segment, passage.backend) {
+        (Some(segment), _) => segment.begins() && Guard(flow.guard.get()).state() == State::Closing,
+        (None, Some(backend)) => backend.address != flow.backend.get(),
+        (None, None) => false,
+    };
+    if ends {
+        end(passage.flows, flow);
+    }
+    !ends
+}
+
+/// The way to where `frame` came from.
+#[inline(always)]
+fn way_back<F: Frame + ?Sized, T>(frame: &F, passage: &Passage<'_, T>) -> Option<Way> {
+    let link: &LinkHeader = frame.at(0)?;
+    let same = passage
+        .backend
+        .filter(|backend| backend.way.ifindex == passage.ifindex);
+    // Of another interface the kernel knows what it takes.
+    let (mtu, reflecting) = same.map_or((u16::MAX, 0), |b| (b.way.mtu, b.way.reflecting));
+    Some(Way {
+        ifindex: passage.ifindex,
+        mtu,
+        reflecting,
+        destination: link.source,
+        source: link.destination,
+    })
+}
+
+#[inline(always)]
+fn read<F: Frame + ?Sized>(frame: &F, version: Version) -> Option<(Ends, Option<Segment>)> {
+    let (source, destination, protocol) = match version {
+        Version::V4 => {
+            let header: &Ipv4Header = frame.at(ETHERNET_LENGTH)?;
+            let source = mapped(header.source.get());
+            (source, mapped(header.destination.get()), header.protocol)
+        }
+        Version::V6 => {
+            let header: &Ipv6Header = frame.at(ETHERNET_LENGTH)?;
+            let words = |address: &[U64; 2]| [address[0].get(), address[1].get()];
+            let destination = words(&header.destination);
+            (words(&header.source), destination, header.next_header)
+        }
+    };
+    let ports: &UdpHeader = frame.at(version.transport())?;
+    let ends = Ends {
+        source,
+        destination,
+        source_port: ports.source.get(),
+        destination_port: ports.destination.get(),
+        protocol,
+    };
+    if protocol != PROTOCOL_TCP {
+        return Some((ends, None));
+    }
+    let header: &TcpHeader = frame.at(version.transport())?;
+    let segment = Segment {
+        flags: header.flags,
+        sequence: header.sequence.get(),
+        acknowledgement: header.acknowledgement.get(),
+    };
+    Some((ends, Some(segment)))
+}
+
+/// Puts `new` in the place of `old`, and mends the checksums.
+#[inline(always)]
+fn write<F: FrameMut + ?Sized>(
+    frame: &mut F,
+    version: Version,
+    old: &Ends,
+    new: &Ends,
+) -> Option<()> {
+    let mut change = Change::default();
+    match version {
+        Version::V4 => {
+            change.word(old.source[1] as u32, new.source[1] as u32);
+            change.word(old.destination[1] as u32, new.destination[1] as u32);
+            let header: &mut Ipv4Header = frame.at_mut(ETHERNET_LENGTH)?;
+            header.source.set(new.source[1] as u32);
+            header.destination.set(new.destination[1] as u32);
+            header.checksum.set(change.applied(header.checksum.get()));
+        }
+        Version::V6 => {
+            change.address(&old.source, &new.source);
+            change.address(&old.destination, &new.destination);
+            let header: &mut Ipv6Header = frame.at_mut(ETHERNET_LENGTH)?;
+            header.source = new.source.map(U64::new);
+            header.destination = new.destination.map(U64::new);
+        }
+    }
+    change.word(ports(old), ports(new));
+    if new.protocol == PROTOCOL_TCP {
+        let header: &mut TcpHeader = frame.at_mut(version.transport())?;
+        header.source.set(new.source_port);
+        header.destination.set(new.destination_port);
+        header.checksum.set(change.applied(header.checksum.get()));
+    } else {
+        let header: &mut UdpHeader = frame.at_mut(version.transport())?;
+        header.source.set(new.source_port);
+        header.destination.set(new.destination_port);
+        // 0 says that there is none (RFC 768).
+        if header.checksum.get() != 0 {
+            let checksum = match change.applied(header.checksum.get()) {
+                0 => 0xffff,
+                checksum => checksum,
+            };
+            header.checksum.set(checksum);
+        }
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn ports(ends: &Ends) -> u32 {
+    u32::from(ends.source_port) << 16 | u32::from(ends.destination_port)
+}
+
+/// What a checksum has to follow: the sum of all that goes, inverted, and of all that comes (RFC 1624,
+/// equation 3).
+#[derive(Clone, Copy, Default)]
+struct Change(u64);
+
+impl Change {
+    #[inline(always)]
+    fn word(&mut self, old: u32, new: u32) {
+        self.0 += u64::from(!old) + u64::from(new);
+    }
+
+    #[inline(always)]
+    fn address(&mut self, old: &[u64; 2], new: &[u64; 2]) {
+        for (old, new) in old.iter().zip(new) {
+            self.word((old >> 32) as u32, (new >> 32) as u32);
+            self.word(*old as u32, *new as u32);
+        }
+    }
+
+    #[inline(always)]
+    fn applied(self, checksum: u16) -> u16 {
+        let sum = u64::from(!checksum) + self.0;
+        let sum = (sum & 0xffff_ffff) + (sum >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        !(sum as u16)
+    }
+}

@@ -1,0 +1,102 @@
+//! Connections and datagrams through Nat.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use headgate_e2e_tests::{
+    services::{NAT_EXAMPLE, PORT, ServiceLab, TARGET_PORT, VIRTUAL, ask},
+    trials::on_node_with,
+};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::balancing::enforced;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let on_lab = |name, test| on_node_with(name, &["ethtool"], test);
+    vec![
+        on_lab("nat_list_shows_who_is_connected_to_whom", connections),
+        on_lab("datagrams_are_answered_through_nat", datagrams),
+        on_lab("nat_connections_outlive_agents_and_changes", held),
+    ]
+}
+
+fn listed(lab: &ServiceLab, filters: &[&str]) -> Vec<Value> {
+    let command = [&["nat", "list", "-o", "json"], filters].concat();
+    let flows = lab.node.headgate(&command).json();
+    flows.as_array().expect("a list").clone()
+}
+
+fn connections() {
+    let lab = enforced(NAT_EXAMPLE);
+    let mut held = BTreeMap::new();
+    for family in [0, 1].into_iter().cycle().take(60) {
+        let mut stream = lab.connect(family).expect("a backend answers");
+        let number = ask(&mut stream).expect("an answer");
+        let client = stream.local_addr().expect("an address");
+        held.insert(client, (family, number, stream));
+    }
+    let numbers: BTreeSet<u8> = held.values().map(|(_, number, _)| *number).collect();
+    assert_eq!(numbers.len(), 3, "{numbers:?}");
+    let flows = listed(&lab, &[]);
+    assert_eq!(flows.len(), 60);
+    for flow in &flows {
+        let end = |name: &str| -> SocketAddr {
+            let text = flow[name].as_str().expect("an address");
+            text.parse().expect("an address")
+        };
+        let (family, number, _) = &held[&end("client")];
+        let backend = &lab.backends[usize::from(*number)].end;
+        let addresses: [IpAddr; 2] = [backend.v4.into(), backend.v6.into()];
+        let locals: [IpAddr; 2] = [lab.balancer.v4.into(), lab.balancer.v6.into()];
+        assert_eq!(
+            end("backend"),
+            SocketAddr::new(addresses[*family], TARGET_PORT)
+        );
+        assert_eq!(end("service"), SocketAddr::new(VIRTUAL[*family], PORT));
+        assert_eq!(end("local").ip(), locals[*family]);
+        assert_eq!(flow["state"], "Established");
+    }
+    let backend = lab.backends[0].end.v4.to_string();
+    let of_one = held
+        .values()
+        .filter(|(family, number, _)| (*family, *number) == (0, 0));
+    assert_eq!(listed(&lab, &["--backend", &backend]).len(), of_one.count());
+}
+
+fn datagrams() {
+    let lab = enforced(NAT_EXAMPLE);
+    let answers = (0..40).map(|flow| lab.ask_by_udp(flow % 2).expect("a backend answers"));
+    let numbers: BTreeSet<u8> = answers.collect();
+    assert_eq!(numbers.len(), 3, "{numbers:?}");
+}
+
+fn held() {
+    let mut lab = enforced(NAT_EXAMPLE);
+    let mut held: Vec<_> = (0..20)
+        .map(|flow| lab.connect(flow % 2).expect("a backend answers"))
+        .collect();
+    let before: Vec<_> = held
+        .iter_mut()
+        .map(|stream| ask(stream).expect("an answer"))
+        .collect();
+    assert!(before.contains(&2), "{before:?}");
+    let mut ask_all = || {
+        let answers = held.iter_mut().map(|s| ask(s).expect("an answer"));
+        answers.collect::<Vec<_>>()
+    };
+    lab.node.kill();
+    assert_eq!(ask_all(), before, "without an agent");
+    lab.node.start();
+    assert_eq!(ask_all(), before, "with another agent");
+    // The ring loses a backend: who is connected stays, and nobody new comes.
+    let drained = lab.nat_service(&[(0, 1), (1, 1), (2, 0)]);
+    lab.node.apply("web.yaml", &drained);
+    assert_eq!(ask_all(), before, "while a backend is drained");
+    for family in [0, 1].into_iter().cycle().take(40) {
+        let mut stream = lab.connect(family).expect("a backend answers");
+        assert_ne!(ask(&mut stream).expect("an answer"), 2);
+    }
+}
