@@ -61,7 +61,39 @@ pub fn measure(table: &mut Table) -> anyhow::Result<()> {
             table.median(&label, cost, target, "ns");
         }
     }
+    translate(&mut node, table)?;
     times(&mut node, table)
+}
+
+/// By Nat: UDP without a checksum. Beyond [`headgate_layout::flows::FLOWS`] every packet begins a flow, and
+/// takes the place of another.
+fn translate(node: &mut Node, table: &mut Table) -> anyhow::Result<()> {
+    let (ways, mut rings) = (ways(), Rings::default());
+    for (family, name) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
+        let mut driver = Driver::load(family)?;
+        let mut services = many(family, 1_000, 100, true);
+        for service in &mut services {
+            service.forwarding = Forwarding::Nat;
+        }
+        // A table of flows of its own: no flow of the other family is in it.
+        node.enforce(&block(&[], &ways, &mut rings)?)?;
+        node.translate(&block(&services, &ways, &mut rings)?)?;
+        driver.test(node.program_id()?)?;
+        for (flows, label, target) in [
+            (1, "1 flow", 40.0),
+            (1_000, "1,000 flows", 40.0),
+            (100_000, "100,000 flows", 170.0),
+            (1_000_000, "all packets of new flows", 150.0),
+        ] {
+            let keys = driver.sources(&hosts(family, flows).keys)?;
+            let before = node.packets(0)?;
+            let cost = driver.cost(keys, flows == 1)?;
+            ensure!(node.packets(0)? > before, "no packet was sent on");
+            let label = format!("{name} by Nat, {label}");
+            table.median(&label, cost, Some(target), "ns");
+        }
+    }
+    Ok(())
 }
 
 /// From services to tables in force: all new, and after one backend's change.

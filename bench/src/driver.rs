@@ -12,8 +12,9 @@ use crate::{lists::Family, statistics::Median};
 /// Packets of a chunk; as in the driver.
 const CHUNK: u64 = 1 << 14;
 const STAMPS: usize = 256;
-/// Position, first key, mask, stamps; as in the driver.
-type Control = [u64; 3 + STAMPS];
+/// Position, first key, mask, destination and ports, stamps; as in the driver.
+type Control = [u64; FIRST_STAMP + STAMPS];
+const FIRST_STAMP: usize = 6;
 /// Pairs of chunks in one run.
 const PAIRS: u64 = 24;
 /// Runs of each measurement.
@@ -93,15 +94,20 @@ impl Driver {
     }
 
     fn run(&mut self, first: u64, mask: u64) -> anyhow::Result<Vec<u64>> {
-        let mut control: Control = [0; 3 + STAMPS];
+        let mut control: Control = [0; FIRST_STAMP + STAMPS];
         control[1] = first;
         control[2] = mask;
+        let (name, frame, rest) = match self.family {
+            Family::V4 => ("drive_v4", frame_v4(), 30..38),
+            Family::V6 => ("drive_v6", frame_v6(), 38..58),
+        };
+        for (word, bytes) in control[3..].iter_mut().zip(frame[rest].chunks(8)) {
+            let mut whole = [0; 8];
+            whole[..bytes.len()].copy_from_slice(bytes);
+            *word = u64::from_ne_bytes(whole);
+        }
         let map = self.object.map_mut("CONTROL").context("CONTROL")?;
         Array::<_, Control>::try_from(map)?.set(0, control, 0)?;
-        let (name, frame) = match self.family {
-            Family::V4 => ("drive_v4", frame_v4()),
-            Family::V6 => ("drive_v6", frame_v6()),
-        };
         let program: &Xdp = self.object.program(name).context("driver")?.try_into()?;
         let options = TestRunOptions {
             data_in: Some(&frame),
@@ -111,7 +117,7 @@ impl Driver {
         program.test_run(options).context("test run")?;
         let map = self.object.map("CONTROL").context("CONTROL")?;
         let control = Array::<_, Control>::try_from(map)?.get(&0, 0)?;
-        Ok(control[3..].to_vec())
+        Ok(control[FIRST_STAMP..].to_vec())
     }
 }
 

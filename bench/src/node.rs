@@ -32,7 +32,19 @@ impl Node {
 
     /// Makes `block` live.
     pub fn enforce(&mut self, block: &Block) -> anyhow::Result<()> {
-        let mut wanted = DatapathState::default();
+        self.converge(block, false)
+    }
+
+    /// Makes `block` live, whose services are by Nat.
+    pub fn translate(&mut self, block: &Block) -> anyhow::Result<()> {
+        self.converge(block, true)
+    }
+
+    fn converge(&mut self, block: &Block, flows: bool) -> anyhow::Result<()> {
+        let mut wanted = DatapathState {
+            flows,
+            ..DatapathState::default()
+        };
         wanted.blocks.insert(block.digest(), block.clone());
         let attachment = Attachment {
             interface: "lo".to_owned(),

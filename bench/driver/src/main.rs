@@ -1,4 +1,4 @@
-//! Writes the next source address and a lifetime into the packet and tail-calls, in chunks of 16,384 packets, now
+//! Writes the next source address, what else a load balancer changes, and a lifetime into the packet and tail-calls, in chunks of 16,384 packets, now
 //! the floor and now the program under test: neighbouring chunks differ in that alone, so that the
 //! machine's drift falls out. A time stamp is taken once a chunk.
 #![no_std]
@@ -27,6 +27,8 @@ struct Control {
     first: u64,
     /// How many keys behind it are used, less one; a power of two less one.
     mask: u64,
+    /// Destination and ports, which a load balancer changes.
+    rest: [u8; 24],
     /// Time at the begin of each chunk, in nanoseconds.
     stamps: [u64; STAMPS],
 }
@@ -44,12 +46,12 @@ static PROGRAMS: ProgramArray<2> = ProgramArray::new();
 
 #[xdp(frags)]
 pub fn drive_v4(ctx: XdpContext) -> u32 {
-    drive::<4>(&ctx, 14 + 12, 14 + 8)
+    drive::<4, 8>(&ctx, 14 + 12, 14 + 8)
 }
 
 #[xdp(frags)]
 pub fn drive_v6(ctx: XdpContext) -> u32 {
-    drive::<16>(&ctx, 14 + 8, 14 + 7)
+    drive::<16, 20>(&ctx, 14 + 8, 14 + 7)
 }
 
 /// The floor.
@@ -59,7 +61,11 @@ pub fn drop_all(_: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn drive<const BYTES: usize>(ctx: &XdpContext, at: usize, lifetime: usize) -> u32 {
+fn drive<const BYTES: usize, const REST: usize>(
+    ctx: &XdpContext,
+    at: usize,
+    lifetime: usize,
+) -> u32 {
     let Some(control) = CONTROL.get_ptr_mut(0) else {
         return xdp_action::XDP_ABORTED;
     };
@@ -78,11 +84,13 @@ fn drive<const BYTES: usize>(ctx: &XdpContext, at: usize, lifetime: usize) -> u3
     };
     let data = ctx.data();
     let start = data + at;
-    if start + BYTES > ctx.data_end() {
+    if start + BYTES + REST > ctx.data_end() {
         return xdp_action::XDP_ABORTED;
     }
     // SAFETY: the bytes lie before data_end, as just compared, and in the map's value.
     unsafe { *(start as *mut [u8; BYTES]) = *source.cast::<[u8; BYTES]>() };
+    // SAFETY: as above; the control holds 24 bytes.
+    unsafe { *((start + BYTES) as *mut [u8; REST]) = *control.rest.as_ptr().cast::<[u8; REST]>() };
     // SAFETY: these bytes lie before the ones above. A load balancer counts the lifetime down.
     unsafe { *((data + lifetime) as *mut u8) = 64 };
     // SAFETY: the context is the one that the kernel gave to this run.
