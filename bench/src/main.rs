@@ -3,6 +3,7 @@
 //! Costs are nanoseconds over a bare `XDP_DROP`, fed in turn with the program under test in one test
 //! run; what is printed is the median of all pairs of neighbouring chunks and its 95% interval.
 
+mod admission;
 mod balance;
 mod cluster;
 mod driver;
@@ -46,6 +47,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("replacement") {
         replacement::measure(&mut table)?;
+    }
+    if wanted("admission") {
+        admission::measure(&mut table)?;
     }
     if wanted("edits") {
         edits::measure(&mut table)?;

@@ -42,13 +42,21 @@ pub(crate) fn write(path: Option<&Path>, profile: Profile) -> Result<PathBuf> {
             folder.join(format!("headgate-{VERSION}-{}.tar", target.architecture))
         }
     };
+    let content = read(&binary)?;
+    if let Some(place) = named(&content, &places()) {
+        bail!(
+            "the binary names {}: built elsewhere, it would be another; map that path to something \
+             else in xtask/src/image.rs",
+            place.display()
+        );
+    }
     let image = Image {
         name: NAME,
         version: VERSION,
         title: "headgate",
         license: env!("CARGO_PKG_LICENSE"),
         entrypoint: &["/headgate"],
-        file: ("headgate", &read(&binary)?),
+        file: ("headgate", &content),
     };
     let archive = image.archive(target.architecture)?;
     fs::write(&path, &archive).with_context(|| path.display().to_string())?;
@@ -111,14 +119,10 @@ fn build(target: &Target, profile: Profile) -> Result<PathBuf> {
         "-Cstrip=symbols".to_owned(),
         // It would differ where nothing else does.
         "-Clink-arg=-Wl,--build-id=none".to_owned(),
-        format!("--remap-path-prefix={}=headgate", cargo::root().display()),
     ];
-    if let Some(home) = cargo_home() {
-        let sources = home.join("registry/src");
-        flags.push(format!(
-            "--remap-path-prefix={}=registry",
-            sources.display()
-        ));
+    // The last that fits counts: what is built is below the checkout mostly.
+    for (place, name) in places().iter().zip(NAMES) {
+        flags.push(format!("--remap-path-prefix={}={name}", place.display()));
     }
     let mut command = cargo::command();
     command
@@ -131,6 +135,25 @@ fn build(target: &Target, profile: Profile) -> Result<PathBuf> {
         command.arg("--release");
     }
     cargo::executable("headgate", &mut command)
+}
+
+/// What the binary has in place of [`places`].
+const NAMES: [&str; 3] = ["headgate", "target", "registry"];
+
+/// Where the checkout is, what is built of it, and sources that cargo keeps.
+fn places() -> Vec<PathBuf> {
+    let built = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let sources = cargo_home().map(|home| home.join("registry/src"));
+    let ours = [cargo::root().to_owned(), cargo::root().join(built)];
+    ours.into_iter().chain(sources).collect()
+}
+
+/// The first of these places that a binary names.
+fn named<'a>(binary: &[u8], places: &'a [PathBuf]) -> Option<&'a PathBuf> {
+    places.iter().find(|place| {
+        let path = place.as_os_str().as_encoded_bytes();
+        binary.windows(path.len()).any(|window| window == path)
+    })
 }
 
 fn cargo_home() -> Option<PathBuf> {
@@ -266,6 +289,13 @@ fn sha256(content: &[u8]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_binary_that_names_where_it_was_built_is_found_out() {
+        let places = [PathBuf::from("/src/one"), PathBuf::from("/src/two")];
+        assert_eq!(named(b"at headgate/main.rs", &places), None);
+        assert_eq!(named(b"at /src/two/x.rs", &places), Some(&places[1]));
+    }
 
     #[test]
     fn an_archive_names_what_it_holds_and_is_the_same_twice() -> Result<()> {

@@ -54,7 +54,7 @@ pub async fn campaign(
     client: Client,
     namespace: &str,
     identity: String,
-    is_leader: watch::Sender<bool>,
+    is_leader: &watch::Sender<bool>,
 ) -> Result<std::convert::Infallible, LeaderError> {
     let mut campaign = Campaign {
         api: Api::namespaced(client, namespace),

@@ -1,13 +1,16 @@
 //! Starts everything, and ends when it is told to.
 
-use std::{convert::Infallible, future::pending, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    convert::Infallible, future::pending, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc,
+};
 
+use futures_util::{FutureExt as _, future::FusedFuture as _};
 use headgate_source::kubernetes::{ClientError, connect};
 use headgate_telemetry::{TelemetryError, serve};
 use kube::Client;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{oneshot, watch},
 };
 
 use crate::{
@@ -67,7 +70,16 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
     let client = connect(config.kubeconfig.as_ref()).await?.client;
     let (publish, fleet) = watch::channel(Arc::new(Fleet::default()));
     let (leads, is_leader) = watch::channel(false);
+    let (stop, stopped) = oneshot::channel();
     let (namespace, identity) = (&config.namespace, &config.identity);
+    let admission = admit(
+        &client,
+        config.admission.clone(),
+        &fleet,
+        &is_leader,
+        stopped,
+    );
+    let mut admission = pin!(admission.fuse());
     tracing::info!(identity, namespace, "operator started");
     let outcome = tokio::select! {
         never = Watches::new(&client, namespace).publish(publish) => match never {},
@@ -84,36 +96,47 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
             Err(error) => Err(error.into()),
             Ok(never) => match never {},
         },
-        failed = admit(&client, config.admission.clone(), &fleet, &is_leader) => match failed {
-            Err(error) => Err(error.into()),
-            Ok(never) => match never {},
-        },
-        lost = campaign(client.clone(), namespace, identity.clone(), leads) => match lost {
+        failed = admission.as_mut() => failed.map_err(Into::into),
+        lost = campaign(client.clone(), namespace, identity.clone(), &leads) => match lost {
             Err(error) => Err(error.into()),
             Ok(never) => match never {},
         },
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
-    if *is_leader.borrow() {
-        resign(client, namespace, identity).await;
-    }
+    // Whoever wrote was stopped with what ended; reviews that have come are answered yet.
+    let led = leads.send_replace(false);
+    drop(stop);
+    let resigned = async {
+        if led {
+            resign(client.clone(), namespace, identity).await;
+        }
+    };
+    let answered = async {
+        if !admission.is_terminated() {
+            let _ = admission.await;
+        }
+    };
+    tokio::join!(resigned, answered);
     tracing::info!("operator stopped; nodes go on with what they have");
     outcome
 }
 
+/// Answers reviews, until the sender of `stopped` is gone.
 async fn admit(
     client: &Client,
     config: Option<admission::Config>,
     fleet: &watch::Receiver<Arc<Fleet>>,
     is_leader: &watch::Receiver<bool>,
-) -> Result<Infallible, admission::Error> {
-    match config {
-        Some(config) => {
-            admission::serve(client.clone(), config, fleet.clone(), is_leader.clone()).await
-        }
-        None => pending().await,
-    }
+    stopped: oneshot::Receiver<Infallible>,
+) -> Result<(), admission::Error> {
+    let stopped = stopped.map(|_| ());
+    let Some(config) = config else {
+        stopped.await;
+        return Ok(());
+    };
+    let (fleet, is_leader) = (fleet.clone(), is_leader.clone());
+    admission::serve(client.clone(), config, fleet, is_leader, stopped).await
 }
 
 async fn tell(

@@ -34,6 +34,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::{
     sync::{mpsc, watch},
+    task::JoinSet,
     time::{interval, sleep, timeout},
 };
 
@@ -104,10 +105,12 @@ pub(crate) async fn keep(
         current: Mutex::default(),
         written: Mutex::default(),
     });
-    let mut pools = Queue::<AddressPool>::start(&context, Kind::AddressPool);
-    let mut groups = Queue::<CidrGroup>::start(&context, Kind::CidrGroup);
-    let mut services = Queue::<LoadBalancerService>::start(&context, Kind::LoadBalancerService);
-    let mut policies = Queue::<XdpPolicy>::start(&context, Kind::XdpPolicy);
+    // None of them writes on when this is dropped.
+    let on = &mut JoinSet::new();
+    let mut pools = Queue::<AddressPool>::start(&context, Kind::AddressPool, on);
+    let mut groups = Queue::<CidrGroup>::start(&context, Kind::CidrGroup, on);
+    let mut services = Queue::<LoadBalancerService>::start(&context, Kind::LoadBalancerService, on);
+    let mut policies = Queue::<XdpPolicy>::start(&context, Kind::XdpPolicy, on);
     let mut history = History::default();
     let mut look = interval(LOOK);
     let mut asked = BTreeSet::new();
@@ -167,10 +170,10 @@ where
     K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     /// Starts the controller of a kind.
-    fn start(context: &Arc<Context>, kind: Kind) -> Self {
+    fn start(context: &Arc<Context>, kind: Kind, on: &mut JoinSet<()>) -> Self {
         let writer = Writer::default();
         let (requests, received) = mpsc::unbounded_channel();
-        tokio::spawn(control(Arc::clone(context), writer.as_reader(), received));
+        on.spawn(control(Arc::clone(context), writer.as_reader(), received));
         Self {
             kind,
             held: BTreeMap::new(),

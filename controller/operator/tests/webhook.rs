@@ -4,12 +4,22 @@
     reason = "json! reads better without &"
 )]
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, fs, future::ready, net::SocketAddr, path::Path, sync::Arc, time::Duration,
+};
 
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use headgate_operator::{
     admission::{Certificates, Config, serve},
     fleet::Fleet,
 };
+use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Request,
+    body::{Bytes, Frame},
+    client::conn::http2::{self, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -20,7 +30,8 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::watch,
+    sync::{oneshot, watch},
+    task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -54,17 +65,18 @@ impl Authority {
         fs::write(folder.join("tls.crt"), certificate.pem()).expect("the folder is ours");
     }
 
-    fn connector(&self) -> TlsConnector {
+    fn connector(&self, protocols: &[&[u8]]) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots
             .add(self.certificate.clone())
             .expect("it is an authority");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider has them")
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         TlsConnector::from(Arc::new(config))
     }
 }
@@ -73,6 +85,10 @@ struct Served {
     address: SocketAddr,
     authority: Authority,
     folder: TempDir,
+    /// Dropping it is the word to stop.
+    stop: oneshot::Sender<()>,
+    /// Has ended when it has stopped.
+    served: JoinHandle<()>,
 }
 
 impl Served {
@@ -91,19 +107,35 @@ impl Served {
         };
         let nowhere = "http://127.0.0.1:1".parse().expect("it is a URL");
         let client = kube::Client::try_from(kube::Config::new(nowhere)).expect("no TLS is asked");
-        tokio::spawn(async move {
+        let (stop, stopped) = oneshot::channel();
+        let served = tokio::spawn(async move {
             let fleet = watch::Sender::new(Arc::new(Fleet::default()));
             let leads = watch::Sender::new(false);
-            serve(client, config, fleet.subscribe(), leads.subscribe()).await
+            let stopped = async { stopped.await.unwrap_or_default() };
+            let served = serve(
+                client,
+                config,
+                fleet.subscribe(),
+                leads.subscribe(),
+                stopped,
+            );
+            served.await.expect("the port is free");
         });
         Self {
             address,
             authority,
             folder,
+            stop,
+            served,
         }
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {
+        self.connect_by(&[]).await
+    }
+
+    /// A connection for one of these protocols.
+    async fn connect_by(&self, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
         let name = ServerName::try_from("localhost").expect("it is a name");
         let deadline = Instant::now() + LONG;
         let stream = loop {
@@ -113,7 +145,11 @@ impl Served {
             }
             sleep(Duration::from_millis(20)).await;
         };
-        let connected = timeout(LONG, self.authority.connector().connect(name, stream)).await;
+        let connected = timeout(
+            LONG,
+            self.authority.connector(protocols).connect(name, stream),
+        )
+        .await;
         connected
             .expect("it is served soon")
             .expect("the authority is known")
@@ -341,4 +377,132 @@ async fn a_new_certificate_leaves_connections_alone() {
     before.write_all(last).await.expect("it stands");
     let (status, _) = answer(&mut before).await;
     assert_eq!(status, 200);
+}
+
+/// A request, and an answer after which the connection stands.
+async fn get(stream: &mut TlsStream<TcpStream>) -> std::io::Result<()> {
+    stream
+        .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await?;
+    let mut answer = [0; 512];
+    let read = stream.read(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    let is_whole = answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok");
+    is_whole
+        .then_some(())
+        .ok_or_else(|| std::io::Error::other(answer))
+}
+
+/// The head of a POST of one byte more than `7`, which it begins with.
+const HALF: &[u8] =
+    b"POST /validate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n7";
+
+/// The client's end of a connection that takes requests beside each other, as an API server's does.
+type Http2 = SendRequest<UnsyncBoxBody<Bytes, Infallible>>;
+
+async fn connect_http2(served: &Served) -> Http2 {
+    let stream = served.connect_by(&[b"h2"]).await;
+    let io = TokioIo::new(stream);
+    let connected = http2::handshake(TokioExecutor::new(), io).await;
+    let (client, connection) = connected.expect("it speaks HTTP/2");
+    tokio::spawn(connection);
+    client
+}
+
+async fn asked(client: &mut Http2, method: &str, body: UnsyncBoxBody<Bytes, Infallible>) -> u16 {
+    let path = if method == "GET" {
+        "readyz"
+    } else {
+        "validate"
+    };
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("https://localhost/{path}"))
+        .body(body)
+        .expect("it is a request");
+    let answer = client.send_request(request).await.expect("it stands");
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await;
+    assert!(!body.expect("it stands").to_bytes().is_empty());
+    status
+}
+
+#[tokio::test]
+async fn idle_connections_keep_nobody_out() {
+    // As many as are let in.
+    const MOST: usize = 256;
+    let served = Served::start();
+    let mut standing = Vec::new();
+    for _ in 0..MOST {
+        let mut client = connect_http2(&served).await;
+        assert_eq!(
+            asked(&mut client, "GET", Empty::new().boxed_unsync()).await,
+            200
+        );
+        standing.push(client);
+    }
+    // The one that has been there for longest has something under way.
+    let (finish, finished) = oneshot::channel::<()>();
+    let parts = stream::iter(["7", " "]).then({
+        let finished = finished.map(|_| ()).boxed().shared();
+        move |part| {
+            let ready = if part == "7" {
+                ready(()).boxed()
+            } else {
+                finished.clone().boxed()
+            };
+            ready.map(move |()| Ok(Frame::data(Bytes::from_static(part.as_bytes()))))
+        }
+    });
+    let mut busy = standing.remove(0);
+    let body = StreamBody::new(parts).boxed_unsync();
+    let answered = tokio::spawn(async move { asked(&mut busy, "POST", body).await });
+    // It has come when another, sent later, was answered.
+    let last = standing.last_mut().expect("there are many");
+    assert_eq!(asked(last, "GET", Empty::new().boxed_unsync()).await, 200);
+
+    let began = Instant::now();
+    let room = timeout(Duration::from_secs(4), served.post(b"7")).await;
+    println!(
+        "with all places taken, an answer took {:?}",
+        began.elapsed()
+    );
+    assert_eq!(room.expect("room is made").0, 400);
+    assert!(
+        standing[0].ready().await.is_err(),
+        "the longest idle is closed"
+    );
+    let stand = standing.iter().filter(|client| !client.is_closed()).count();
+    assert!(stand > MOST - 8, "{stand} still stand");
+    drop(finish);
+    let answered = timeout(LONG, answered).await.expect("it is answered");
+    assert_eq!(answered.expect("it stands"), 400);
+}
+
+#[tokio::test]
+async fn what_is_under_way_is_answered_at_the_end() {
+    let served = Served::start();
+    let mut idle = served.connect().await;
+    get(&mut idle).await.expect("it is answered");
+    let mut busy = served.connect().await;
+    busy.write_all(HALF).await.expect("it reads heads");
+    // It is under way when another, sent later, was answered.
+    get(&mut idle).await.expect("it is answered");
+    drop(served.stop);
+
+    let mut nothing = Vec::new();
+    let closed = timeout(LONG, idle.read_to_end(&mut nothing)).await;
+    assert!(closed.is_ok(), "an idle connection is closed");
+    let refused = TcpStream::connect(served.address).await;
+    assert!(refused.is_err(), "nobody listens any more");
+    assert!(
+        !served.served.is_finished(),
+        "it waits for what is under way"
+    );
+    busy.write_all(b" ").await.expect("it stands");
+    assert_eq!(answer(&mut busy).await.0, 400);
+    timeout(LONG, served.served)
+        .await
+        .expect("it ends")
+        .expect("it does not panic");
 }

@@ -12,7 +12,11 @@ use std::{
     process::Command,
 };
 
-use object::{Object, ObjectSection};
+use object::{
+    Object, ObjectSection,
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
 
 const TARGET: &str = "bpfel-unknown-none";
 /// The folder of the pinned linker under the cache folder, as `xtask/setup.sh` makes it.
@@ -20,6 +24,9 @@ const PINNED_LINKER: &str = "bpf-linker-0.13.0-llvm22";
 
 const REMEDY: &str = "`make setup` installs what is needed on Debian 12 and 13 as root; \
     elsewhere: rustup toolchain install nightly --component rust-src, and cargo install bpf-linker";
+
+/// What names of its sections, and of those of relocations to them, contain.
+const DWARF: &[u8] = b".debug";
 
 /// Variables of the outer build that would change or break the inner one.
 const OUTER: [&str; 9] = [
@@ -187,16 +194,35 @@ fn rerun_on_change(root: &Path, folder: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Digest over all sections but DWARF, which nothing loads and whose symbol names hold a hash of
-/// the checkout's path; the rest is equal between two checkouts.
+/// The object without DWARF, which nothing loads: BTF was made of it. Its symbol names hold a hash of
+/// the checkout's path; the rest is equal between two checkouts, as the binary that holds it is to be.
+fn without_dwarf(object: &[u8]) -> Result<Vec<u8>, object::build::Error> {
+    let mut builder = Builder::read(object)?;
+    for section in &mut builder.sections {
+        section.delete = section
+            .name
+            .as_slice()
+            .windows(DWARF.len())
+            .any(|part| part == DWARF);
+    }
+    builder.delete_orphans();
+    // LLVM's linker keeps the names of sections among the other strings.
+    let names = builder.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut without = Vec::new();
+    builder.write(&mut without)?;
+    Ok(without)
+}
+
+/// Digest over all sections that the kernel may get something of.
 fn digest(object: &[u8]) -> Result<blake3::Hash, object::Error> {
     let mut hasher = blake3::Hasher::new();
     for section in object::File::parse(object)?.sections() {
-        let name = section.name()?;
-        if !name.contains(".debug") {
-            hasher.update(name.as_bytes());
-            hasher.update(section.data()?);
-        }
+        hasher.update(section.name()?.as_bytes());
+        hasher.update(section.data()?);
     }
     Ok(hasher.finalize())
 }
@@ -235,10 +261,8 @@ pub fn build(folder: &str, binary: &str) -> Result<String, Box<dyn Error>> {
         return Err(format!("building {folder} failed ({status}), see above").into());
     }
 
-    let object = out_dir.join(format!("{binary}.bpf.o"));
-    fs::copy(
-        target_dir.join(TARGET).join("release").join(binary),
-        &object,
-    )?;
-    Ok(digest(&fs::read(&object)?)?.to_string())
+    let linked = fs::read(target_dir.join(TARGET).join("release").join(binary))?;
+    let object = without_dwarf(&linked)?;
+    fs::write(out_dir.join(format!("{binary}.bpf.o")), &object)?;
+    Ok(digest(&object)?.to_string())
 }

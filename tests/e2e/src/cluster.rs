@@ -35,6 +35,7 @@ pub struct Cluster {
     /// What its nodes are registered with.
     pub control_plane: Arc<ControlPlane>,
     switch: Namespace,
+    number: u8,
 }
 
 /// A network namespace on the switch.
@@ -84,6 +85,7 @@ impl Cluster {
             name: format!("cluster{number}"),
             control_plane: Arc::clone(control_plane),
             switch,
+            number,
         };
         let names = (1..=nodes).map(|node| (node, format!("{}-node{node}", cluster.name)));
         let names: Vec<(u8, String)> = names.collect();
@@ -111,12 +113,31 @@ impl Cluster {
     /// Pulls the plug between the switch and the API server; nodes and client still have each
     /// other.
     pub fn unplug_api_server(&self) {
-        self.switch.ip(&format!("link set {UPLINK} down"));
+        self.unplug(UPLINK);
     }
 
     /// Puts it back.
     pub fn plug_api_server(&self) {
-        self.switch.ip(&format!("link set {UPLINK} up"));
+        self.plug(UPLINK);
+    }
+
+    /// A neighbour of the nodes that is none, on a port of its own of the switch.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    #[must_use]
+    pub fn neighbour(&self, port: &str, host: u8) -> Member {
+        Member::join(&self.switch, port, self.number, host)
+    }
+
+    /// Pulls the plug of one port of the switch.
+    pub fn unplug(&self, port: &str) {
+        self.switch.ip(&format!("link set {port} down"));
+    }
+
+    /// Puts it back.
+    pub fn plug(&self, port: &str) {
+        self.switch.ip(&format!("link set {port} up"));
     }
 
     fn register<'a>(&self, names: impl Iterator<Item = &'a str>) {

@@ -15,11 +15,13 @@ use tempfile::TempDir;
 
 use crate::{
     assets::{self, NODES},
+    audit::{self, Written},
     binary::headgate,
     certificates::{Authority, Credentials, key_pair},
     kubeconfig::{User, kubeconfig},
     kubectl::Kubectl,
     namespace::{Namespace, unique_name},
+    operator::Operator,
     process::Process,
     wait::wait_for,
 };
@@ -36,6 +38,9 @@ pub const AGENT: &str = "headgate-agent";
 
 /// The operator's service account, in the same namespace.
 const OPERATOR: &str = "headgate-operator";
+/// What operators write is told there.
+const AUDIT_LOG: &str = "audit.log";
+const AUDIT_POLICY: &str = "audit.json";
 /// Services get their addresses from here; the first is the API server's own.
 const SERVICES: &str = "10.96.0.0/16";
 /// Pods of real nodes get theirs from here, each node a /24 of its own.
@@ -192,6 +197,20 @@ impl ControlPlane {
     /// Where it cannot be run.
     #[must_use]
     pub fn start_operator(&self, identity: &str, arguments: &[&str]) -> Operator {
+        self.start_operator_in(&self.namespace, identity, arguments)
+    }
+
+    /// The same in a namespace that reaches the API server.
+    ///
+    /// # Panics
+    /// Where it cannot be run.
+    #[must_use]
+    pub fn start_operator_in(
+        &self,
+        namespace: &Namespace,
+        identity: &str,
+        arguments: &[&str],
+    ) -> Operator {
         // With its own rights and no more.
         self.kubectl
             .run(&["apply", "-f", "manifests/operator/rbac.yaml"]);
@@ -214,14 +233,21 @@ impl ControlPlane {
             identity,
         ];
         let log = self.files.path(&format!("{identity}.log"));
-        Operator {
-            process: Process::start(
-                &self.namespace,
-                headgate(),
-                own.into_iter().chain(arguments.iter().copied()),
-                log,
-            ),
-        }
+        Operator::of(Process::start(
+            namespace,
+            headgate(),
+            own.into_iter().chain(arguments.iter().copied()),
+            log,
+        ))
+    }
+
+    /// What operators have written, in the order in which the API server was done with it.
+    ///
+    /// # Panics
+    /// Where its audit log is none.
+    #[must_use]
+    pub fn written_by_operators(&self) -> Vec<Written> {
+        audit::read(&self.files.path(AUDIT_LOG))
     }
 
     /// A number for a cluster that nobody else here has.
@@ -336,29 +362,6 @@ impl ControlPlane {
     }
 }
 
-/// A replica of the operator, killed when dropped.
-#[derive(Debug)]
-pub struct Operator {
-    process: Process,
-}
-
-impl Operator {
-    /// # Panics
-    /// Where it has ended, with what it said.
-    pub fn assert_runs(&mut self) {
-        self.process.assert_runs();
-    }
-
-    /// Its resident memory, in KiB.
-    ///
-    /// # Panics
-    /// Where it has ended.
-    #[must_use]
-    pub fn resident(&self) -> u64 {
-        self.process.resident()
-    }
-}
-
 /// Takes down the control plane that tests share; for the end of a test binary.
 pub fn shut_down() {
     SHARED.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -403,6 +406,8 @@ fn api_server_arguments(files: &Files) -> Vec<String> {
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         format!("--service-account-key-file={}", file("tokens.pub")),
         format!("--service-account-signing-key-file={}", file("tokens.key")),
+        format!("--audit-policy-file={}", file(AUDIT_POLICY)),
+        format!("--audit-log-path={}", file(AUDIT_LOG)),
     ]
 }
 
@@ -474,6 +479,8 @@ impl Files {
         files.write("tokens.key", &private);
         files.write("tokens.pub", &public);
         files.client("admin", "admin", "system:masters");
+        let operator = format!("system:serviceaccount:{AGENT_NAMESPACE}:{OPERATOR}");
+        files.write(AUDIT_POLICY, &audit::writes_of(&operator));
         files
     }
 

@@ -6,6 +6,7 @@
 
 pub mod argocd;
 pub mod assets;
+pub mod audit;
 pub mod binary;
 pub mod cable;
 pub mod certificates;
@@ -22,6 +23,7 @@ pub mod lab;
 pub mod leftovers;
 pub mod namespace;
 pub mod node;
+pub mod operator;
 pub mod paths;
 pub mod policies;
 mod process;

@@ -80,6 +80,11 @@ impl Process {
         number.expect("a process has memory")
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
     /// Panics where it has ended by itself, with the last that it said.
     pub(crate) fn assert_runs(&mut self) {
         if let Some(status) = self.child.try_wait().expect("it is our child") {

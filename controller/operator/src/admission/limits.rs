@@ -17,7 +17,9 @@ pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
 pub(super) const HEAD: Duration = Duration::from_secs(5);
 /// For a body, the wait for room included: longer than that no API server waits for the answer.
 pub(super) const BODY: Duration = Duration::from_secs(5);
-/// A connection without requests is closed after so long.
+/// A connection without requests is closed after so long; sooner where another wants its place.
 pub(super) const IDLE: Duration = Duration::from_secs(90);
+/// A client that is told of a connection's end, with nothing under way on it, may answer within.
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 /// What is under way when a connection is closed may end within.
 pub(super) const GRACE: Duration = Duration::from_secs(10);

@@ -10,6 +10,7 @@
 //! a review waits.
 
 mod certificates;
+mod connections;
 mod fleet_index;
 mod limits;
 mod review;
@@ -17,7 +18,7 @@ mod server;
 mod shadowed;
 mod warnings;
 
-use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use kube::Client;
 use tokio::{net::TcpListener, sync::watch};
@@ -27,6 +28,7 @@ pub use review::review;
 
 use crate::fleet::Fleet;
 use certificates::Served;
+use connections::Connections;
 pub use fleet_index::FleetIndex;
 
 /// The ValidatingWebhookConfiguration, as the manifests name it.
@@ -76,8 +78,9 @@ pub enum Error {
     },
 }
 
-/// Serves the webhook for ever. `fleet` is what warnings know of the cluster: as long as it has no
-/// nodes it counts as not known yet. `is_leader` tells whether this replica makes the certificates.
+/// Serves the webhook until it is told to stop, and then answers what has come. `fleet` is what
+/// warnings know of the cluster: as long as it has no nodes it counts as not known yet. `is_leader`
+/// tells whether this replica makes the certificates.
 ///
 /// # Errors
 /// The port cannot be had. Anything else that fails is tried again and logged.
@@ -86,15 +89,21 @@ pub async fn serve(
     config: Config,
     fleet: watch::Receiver<Arc<Fleet>>,
     is_leader: watch::Receiver<bool>,
-) -> Result<Infallible, Error> {
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let address = config.listen;
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|source| Error::Listen { address, source })?;
     let served = Arc::new(Served::default());
+    let connections = Connections::new();
     let (index, known) = watch::channel(Arc::default());
     tokio::select! {
         never = certificates::keep(client, &config, &served, is_leader) => match never {},
         never = fleet_index::follow(fleet, &index) => match never {},
-        never = server::serve(listener, Arc::clone(&served), known) => match never {},
+        never = server::serve(listener, Arc::clone(&served), known, &connections) => match never {},
+        () = stop => {}
     }
+    // Nobody listens any more, and no certificate is written.
+    connections.end().await;
+    Ok(())
 }

@@ -1,12 +1,6 @@
 //! HTTP over TLS, bounded in time and in memory.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -30,11 +24,17 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{certificates::Served, fleet_index::FleetIndex, limits, review::review};
+use super::{
+    certificates::Served,
+    connections::{Activity, Connections, Place},
+    fleet_index::FleetIndex,
+    limits,
+    review::review,
+};
 
 /// An attempt to accept that fails, for want of file descriptors, would fail again at once.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -46,19 +46,18 @@ pub(super) async fn serve(
     listener: TcpListener,
     served: Arc<Served>,
     known: watch::Receiver<Arc<FleetIndex>>,
+    connections: &Arc<Connections>,
 ) -> Infallible {
     served.ready().await;
     let mut config = served.tls();
     config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let router = router(known);
-    let room = Arc::new(Semaphore::new(limits::MOST_CONNECTIONS));
     tracing::info!(address = ?listener.local_addr().ok(), "the admission webhook is served");
     loop {
-        let place = Arc::clone(&room).acquire_owned().await;
-        let place = place.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
+                let place = connections.place().await;
                 tokio::spawn(connection(stream, acceptor.clone(), router.clone(), place));
             }
             Err(error) => {
@@ -69,100 +68,50 @@ pub(super) async fn serve(
     }
 }
 
-/// One connection, until it ends or takes too long.
-async fn connection(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    router: Router,
-    _place: OwnedSemaphorePermit,
-) {
+/// One connection, until it ends, takes too long, or its place is wanted.
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, place: Place) {
     // A small answer is not to wait for more of it.
     let _ = stream.set_nodelay(true);
-    let stream = match timeout(limits::HANDSHAKE, acceptor.accept(stream)).await {
+    let activity = &place.activity;
+    let handshake = timeout(limits::HANDSHAKE, acceptor.accept(stream));
+    let handshake = tokio::select! {
+        handshake = handshake => handshake,
+        () = activity.dismissed() => return,
+    };
+    let stream = match handshake {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "no TLS"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
     let io = TokioIo::new(stream);
-    let activity = Arc::new(Activity::new());
-    let service = counted(router, &activity);
+    let service = counted(router, activity);
     if is_http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits::MOST_STREAMS);
-        drive(builder.serve_connection(io, service), &activity).await;
+        drive(builder.serve_connection(io, service), activity).await;
     } else {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(limits::HEAD);
-        drive(builder.serve_connection(io, service), &activity).await;
+        drive(builder.serve_connection(io, service), activity).await;
     }
 }
 
-/// Runs a connection to its end, or closes it once nothing happens on it.
+/// Runs a connection to its end, or closes it once nothing happens on it or its place is wanted.
 async fn drive(connection: impl GracefulConnection, activity: &Activity) {
     let mut connection = pin!(connection);
-    loop {
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = sleep_until(activity.patience()) => {}
-        }
-        if activity.patience() <= Instant::now() {
-            connection.as_mut().graceful_shutdown();
-            let _ = timeout(limits::GRACE, connection).await;
-            return;
-        }
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = activity.wait_for_its_end() => {}
     }
-}
-
-/// What happens on a connection.
-struct Activity(Mutex<Requests>);
-
-struct Requests {
-    under_way: usize,
-    /// When nothing of it is worth waiting for any more.
-    patience: Instant,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self(Mutex::new(Requests {
-            under_way: 0,
-            patience: Instant::now() + limits::HEAD,
-        }))
-    }
-
-    fn patience(&self) -> Instant {
-        self.with(|requests| match requests.under_way {
-            0 => requests.patience,
-            _ => Instant::now() + limits::IDLE,
-        })
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&mut Requests) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Counts a request as under way as long as it lives: a client may give it up at any time.
-struct UnderWay(Arc<Activity>);
-
-impl UnderWay {
-    fn start(activity: &Arc<Activity>) -> Self {
-        activity.with(|requests| requests.under_way += 1);
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.with(|requests| {
-            requests.under_way -= 1;
-            requests.patience = Instant::now() + limits::IDLE;
-        });
+    connection.as_mut().graceful_shutdown();
+    let farewell = timeout(limits::FAREWELL, connection.as_mut()).await;
+    if farewell.is_err() && activity.is_busy() {
+        let _ = timeout(limits::GRACE, connection).await;
     }
 }
 
@@ -179,7 +128,7 @@ fn counted(
     let activity = Arc::clone(activity);
     let router = TowerToHyperService::new(router);
     service_fn(move |request| {
-        let under_way = UnderWay::start(&activity);
+        let under_way = activity.start();
         let answer = router.call(request);
         async move {
             let answer = answer.await;

@@ -6,6 +6,7 @@ mod agents;
 mod control_planes;
 mod definitions;
 mod from_nothing;
+mod leader;
 mod manifests;
 mod nodes;
 mod objects;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         admission::trials(),
         agents::trials(),
         operator::trials(),
+        leader::trials(),
         simulated::trials(),
         nodes::trials(),
         control_planes::trials(),

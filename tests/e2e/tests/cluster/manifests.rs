@@ -1,6 +1,6 @@
 //! What is installed, as an API server sees it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use headgate_e2e_tests::{
     control_plane::ControlPlane, kubectl::Kubectl, paths::workspace, trials::on_cluster,
@@ -64,5 +64,15 @@ fn no_drift() {
     // The image is the one that this version builds.
     let image = format!("image: localhost/headgate:{}", env!("CARGO_PKG_VERSION"));
     assert_eq!(all.matches("image: ").count(), all.matches(&image).count());
-    assert!(workspace().join("crds/Kustomization").exists());
+    // An agent watches all kinds, and is not ready where one is not served.
+    let files = fs::read_dir(workspace().join("crds")).expect("the folder is there");
+    let files = files.map(|file| file.expect("it can be read").file_name());
+    for file in files.filter_map(|file| file.into_string().ok()) {
+        if let Some(name) = file.strip_suffix(".yaml") {
+            assert!(
+                all.contains(&format!("\n  name: {name}\n")),
+                "without {name}"
+            );
+        }
+    }
 }

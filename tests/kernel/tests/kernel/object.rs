@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "the_object_has_one_program_for_frames_in_several_buffers",
             program,
         ),
+        anywhere("the_object_is_the_same_wherever_it_is_built", placeless),
         in_kernel("the_verifier_walks_half_of_what_it_would_at_most", verifier),
     ]
 }
@@ -71,6 +72,17 @@ fn program() {
     let section = &object.programs["headgate"].section;
     let frags = matches!(section, aya_obj::ProgramSection::Xdp { frags: true, .. });
     assert!(frags, "{section:?}");
+}
+
+/// DWARF holds a hash of the checkout's path, whatever is mapped to something else in it; and an image
+/// holds the object.
+fn placeless() {
+    let holds = |part: &[u8]| OBJECT.windows(part.len()).any(|window| window == part);
+    assert!(holds(b".BTF"), "the search finds what is there");
+    assert!(!holds(b".debug"), "it has DWARF");
+    let checkout = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+    let checkout = checkout.strip_suffix("tests/kernel/").expect("it is there");
+    assert!(!holds(checkout.as_bytes()), "it names {checkout}");
 }
 
 /// Another release walks more or less of the same program.

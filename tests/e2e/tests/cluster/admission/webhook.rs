@@ -200,7 +200,7 @@ pub(crate) fn policy_without_match() -> Value {
 
 /// The server, in a thread of its own inside of the control plane's network.
 struct Webhook {
-    _stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
     thread: Option<JoinHandle<()>>,
     stopped: mpsc::Receiver<()>,
 }
@@ -235,12 +235,10 @@ impl Webhook {
                 .await
                 .expect("it is a kubeconfig");
             let leads = watch::Sender::new(true);
-            tokio::select! {
-                never = admission::serve(connection.client, config, fleet, leads.subscribe()) => {
-                    panic!("{}", never.expect_err("it does not end well"));
-                }
-                _ = stopping => {}
-            }
+            let stopping = async { stopping.await.unwrap_or_default() };
+            let is_leader = leads.subscribe();
+            let served = admission::serve(connection.client, config, fleet, is_leader, stopping);
+            served.await.expect("the port is free");
         };
         let thread = thread::spawn(move || {
             namespace.enter(move || {
@@ -251,7 +249,7 @@ impl Webhook {
             let _ = said.send(());
         });
         Self {
-            _stop: stop,
+            stop,
             thread: Some(thread),
             stopped,
         }
@@ -262,7 +260,7 @@ impl Drop for Webhook {
     fn drop(&mut self) {
         let (nobody, _) = oneshot::channel();
         // Dropping the sender is the word to stop.
-        drop(std::mem::replace(&mut self._stop, nobody));
+        drop(std::mem::replace(&mut self.stop, nobody));
         let _ = self.stopped.recv_timeout(SOON);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
