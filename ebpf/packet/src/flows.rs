@@ -1,5 +1,7 @@
 //! Flows that go through Nat: found, begun, aged.
 
+use core::ops::Range;
+
 use headgate_layout::{
     flows::{
         Entry, Flow, Guard, INDEX, Keep, ROW_WORDS, Shared, State, TRIES, is_given,
@@ -268,13 +270,17 @@ fn place<T: FlowTable>(
     now: u32,
 ) -> Option<(u32, u16)> {
     let key = port_and_protocol(backend.port as u16, protocol);
-    let mut best = Least::new();
-    for number in 0..TRIES {
-        let record = record(backend.address, key, port(hash, number));
-        let keep = Keep(table.flow(record)?.keep.get());
-        best.offer(keep.at(now), number);
-    }
-    let port = port(hash, best.number()?);
+    let least = |numbers: Range<u32>| {
+        let mut least = Least::new();
+        for number in numbers {
+            let record = record(backend.address, key, port(hash, number));
+            least.offer(Keep(table.flow(record)?.keep.get()).at(now), number);
+        }
+        least.number()
+    };
+    // Each look may be a cache miss: under a flood a few must do.
+    let number = least(0..FIRST_TRIES).or_else(|| least(FIRST_TRIES..TRIES))?;
+    let port = port(hash, number);
     Some((record(backend.address, key, port), port))
 }
 
@@ -282,22 +288,22 @@ fn place<T: FlowTable>(
 #[inline(always)]
 fn enter<T: FlowTable>(table: &T, number: u32, guard: Guard, hash: u64, now: u32) -> bool {
     let start = row(hash);
-    let mut best = Least::new();
-    for word in 0..ROW_WORDS {
-        let Some(entry) = table.entry(start + word * 8) else {
-            return false;
-        };
-        let entry = Entry(entry.get());
-        let Some(flow) = table.flow(entry.number()) else {
-            return false;
-        };
-        let keep = Keep(flow.keep.get()).at(now);
-        best.offer(entry.keep(Guard(flow.guard.get()), keep), word);
-    }
-    let Some(word) = best.number() else {
+    let first = (hash >> 20) as u32;
+    let word_at = |number: u32| start + (first.wrapping_add(number) & (ROW_WORDS - 1)) * 8;
+    let least = |numbers: Range<u32>| {
+        let mut least = Least::new();
+        for number in numbers {
+            let entry = Entry(table.entry(word_at(number))?.get());
+            let flow = table.flow(entry.number())?;
+            let keep = Keep(flow.keep.get()).at(now);
+            least.offer(entry.keep(Guard(flow.guard.get()), keep), number);
+        }
+        least.number()
+    };
+    let Some(word) = least(0..FIRST_WORDS).or_else(|| least(FIRST_WORDS..ROW_WORDS)) else {
         return false;
     };
-    match table.entry(start + (word & (ROW_WORDS - 1)) * 8) {
+    match table.entry(word_at(word)) {
         Some(entry) => {
             let new = Entry::new(number, guard, hash);
             table.exchange_entry(entry, entry.get(), new.0)
@@ -305,6 +311,10 @@ fn enter<T: FlowTable>(table: &T, number: u32, guard: Guard, hash: u64, now: u32
         None => false,
     }
 }
+
+/// Records, and words of a row, that are looked at first.
+const FIRST_TRIES: u32 = 4;
+const FIRST_WORDS: u32 = 2;
 
 /// Which of several is kept least, and how long: its number in the lower byte. Found without a branch, see
 /// [`Keep`], and one after the other: all at a time would not fit on the stack of a program.
