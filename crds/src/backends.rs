@@ -34,6 +34,12 @@ pub(crate) fn are_usable(addresses: &[String]) -> impl Fn(&Backends, &()) -> gar
                     "give the backend's own address, by which its link-layer address is found",
                 ));
             }
+            if !is_of_a_host(parsed) {
+                return Err(refusal(
+                    format!("the backend {parsed} is no address of another host"),
+                    "give a unicast address that is routed: not loopback, link-local or multicast",
+                ));
+            }
             if !seen.insert(parsed) {
                 return Err(refusal(
                     format!("the backend {parsed} is listed twice"),
@@ -56,4 +62,13 @@ pub(crate) fn are_usable(addresses: &[String]) -> impl Fn(&Backends, &()) -> gar
         }
         Ok(())
     }
+}
+
+/// What lies at other addresses depends on who asks, such as a cloud's metadata.
+fn is_of_a_host(address: IpAddr) -> bool {
+    let is_link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(is_link_local || address.is_loopback() || address.is_multicast() || address.is_unspecified())
 }

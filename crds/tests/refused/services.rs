@@ -123,6 +123,18 @@ fn backends() {
             "a greater weight",
         ),
         (
+            backends(json!([{"address": "10.0.0.1"}, {"address": "169.254.169.254"}])),
+            "spec.backends",
+            "169.254.169.254 is no address of another host",
+            "not loopback, link-local or multicast",
+        ),
+        (
+            backends(json!([{"address": "10.0.0.1"}, {"address": "fe80::1"}])),
+            "spec.backends",
+            "fe80::1 is no address of another host",
+            "not loopback, link-local or multicast",
+        ),
+        (
             backends(json!([{"address": "10.0.0.1", "weight": 0}])),
             "spec.backends",
             "no IPv4 backend with a weight above 0",

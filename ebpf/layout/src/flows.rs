@@ -115,8 +115,7 @@ const _: () = assert!(size_of::<Flow>() == 128);
 /// Nanoseconds of a unit of time, as a shift: 1.07 seconds.
 pub const SECOND: u32 = 30;
 
-/// How far a flow has come. Of TCP these are conntrack's states (net/netfilter/nf_conntrack_proto_tcp.c),
-/// as far as aging needs them.
+/// How far a flow has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum State {
@@ -126,11 +125,12 @@ pub enum State {
     Taken = 1,
     /// Only the client was heard.
     New = 2,
-    /// The backend has answered. Of UDP this is the last state.
+    /// The backend has answered: in TCP, with SYN and ACK.
     Answered = 3,
-    /// The client has acknowledged the answer, which it cannot without having got it.
+    /// The client has acknowledged the answer, which it cannot without having got it; in UDP it has only
+    /// spoken again.
     Established = 4,
-    /// A side has said that it ends.
+    /// A side of an established connection has said that it ends.
     Closing = 5,
 }
 
@@ -168,6 +168,20 @@ impl Guard {
         Self(self.0.wrapping_add(8)).with(State::Taken)
     }
 
+    /// Whether it is the same record in the same hands.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_same(self, other: Self) -> bool {
+        self.0 >> 3 == other.0 >> 3
+    }
+
+    /// Whether it stands for a flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn stands(self) -> bool {
+        !matches!(self.state(), State::Free | State::Taken)
+    }
+
     /// What a word of the index keeps of it.
     #[inline(always)]
     #[must_use]
@@ -176,33 +190,47 @@ impl Guard {
     }
 }
 
-/// How long a record is kept for its flow: 0 if it is free, else until when if nothing more is heard, in
-/// [`SECOND`]s of `CLOCK_MONOTONIC`, and in the highest bit whether it is kept until then even if another
-/// flow wants it. Reckoned without a branch: the verifier would walk all that follows for each way.
+/// How long a record is kept for its flow, and how firmly: 0 if it is free, else until when if nothing more
+/// is heard, in [`SECOND`]s of `CLOCK_MONOTONIC`, below a [`Firmness`]. Of two, the lesser goes first.
+/// Reckoned without a branch: the verifier would walk all that follows for each way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep(pub u32);
 
+/// What it takes for another flow to get a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Firmness {
+    /// Nothing: anybody could have begun it, and no answer is on the way to a client that waits.
+    None = 0,
+    /// That none of the former is there.
+    Little = 1,
+    /// That none of the former is there: it ends anyway.
+    Ending = 2,
+    /// Not before its time.
+    Full = 3,
+}
+
 impl Keep {
-    const FIRMLY: u32 = 1 << 31;
+    const TIME_BITS: u32 = 30;
 
     /// Of a record that is being written.
     pub const WRITTEN: Self = Self(u32::MAX);
 
-    /// Until then; `firmly`: see [`Self`].
+    /// Until then.
     #[inline(always)]
     #[must_use]
-    pub const fn until(time: u32, firmly: bool) -> Self {
-        Self(time | (firmly as u32) << 31)
+    pub const fn until(time: u32, firmness: Firmness) -> Self {
+        Self(time | (firmness as u32) << Self::TIME_BITS)
     }
 
     /// Until when.
     #[inline(always)]
     #[must_use]
     pub const fn time(self) -> u32 {
-        self.0 & !Self::FIRMLY
+        self.0 & ((1 << Self::TIME_BITS) - 1)
     }
 
-    /// 0 where nobody has it any more at this time; the less, the sooner another flow may have it.
+    /// 0 where nobody has it any more at this time.
     #[inline(always)]
     #[must_use]
     pub fn at(self, now: u32) -> Self {
@@ -210,16 +238,15 @@ impl Keep {
         Self(self.0 * one_if_negative(-left) as u32)
     }
 
-    /// Whether another flow may have the record.
+    /// Whether it is kept no more firmly than this.
     #[inline(always)]
     #[must_use]
-    pub const fn yields(self) -> bool {
-        self.0 < Self::FIRMLY
+    pub const fn yields(self, firmness: Firmness) -> bool {
+        self.0 >> Self::TIME_BITS <= firmness as u32
     }
 }
 
-/// A word of the index: 0 where it is free, else a record's number plus 1, its generation, and a part of
-/// the hash.
+/// A word of the index: 0 where it is free, else a record's number and generation, and a part of the hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry(pub u64);
 
@@ -228,7 +255,7 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub const fn new(number: u32, guard: Guard, flow: u64) -> Self {
-        let record = (number + 1) | (guard.generation() << 20);
+        let record = number | 1 << 19 | (guard.generation() << 20);
         Self(record as u64 | flow >> 32 << 32)
     }
 
@@ -237,14 +264,18 @@ impl Entry {
     #[must_use]
     pub fn may_be(self, flow: u64) -> u64 {
         let differing = (self.0 ^ flow) >> 32;
-        one_if_negative(differing as i64 - 1)
+        one_if_negative(differing as i64 - 1) * self.is_used()
+    }
+
+    const fn is_used(self) -> u64 {
+        self.0 >> 19 & 1
     }
 
     /// The record's number.
     #[inline(always)]
     #[must_use]
     pub const fn number(self) -> u32 {
-        (self.0 as u32).wrapping_sub(1) & (FLOWS - 1)
+        self.0 as u32 & (FLOWS - 1)
     }
 
     /// Whether it leads to the record with this guard.
@@ -254,11 +285,11 @@ impl Entry {
         self.differs(guard) == 0
     }
 
-    /// What is wanted of its record: that is nothing where it does not lead there any more.
+    /// How it is kept, if its record is kept so: a word that does not lead there any more is free.
     #[inline(always)]
     #[must_use]
     pub fn keep(self, guard: Guard, keep: Keep) -> Keep {
-        let leads = one_if_negative(i64::from(self.differs(guard)) - 1);
+        let leads = one_if_negative(i64::from(self.differs(guard)) - 1) * self.is_used();
         Keep(keep.0 * leads as u32)
     }
 

@@ -82,11 +82,13 @@ reasons! {
     TtlExceeded = 14 => Drop,
     /// Of a flow that goes through Nat, or a reply in one: policies judged its first packet.
     KnownFlow = 15 => Allow,
-    /// No room for a new flow: none of the records or of the ports of this node that it may take is free,
-    /// or has waited in vain for an answer or its acknowledgement.
+    /// No room for a new flow: those that it may take the place of are all established, or were taken by
+    /// another in this very moment; or there is no table of flows.
     FlowsExhausted = 16 => Drop,
     /// IPv4 options or IPv6 extension headers in a packet that Nat would have to change.
     HeaderOptions = 17 => Drop,
+    /// A reset of no flow that Nat knows.
+    UnknownFlow = 18 => Drop,
 }
 
 /// A counter's value on one CPU.

@@ -15,7 +15,7 @@ use zerocopy::{
 
 use crate::{
     blind::blinded,
-    flows::{Ends, FlowTable, Known, of_client, of_reply},
+    flows::{Asking, Ends, FlowTable, Known, begins, of_client, of_reply},
     frame::FrameMut,
     parse::{
         Addresses, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, PROTOCOL_TCP,
@@ -58,18 +58,34 @@ impl Target {
         find(tables, packet).unwrap_or(Self::NONE)
     }
 
-    /// The flow that `packet`, for which this is, belongs to.
+    /// The flow that `packet`, for which `tables` gave this, belongs to.
     #[inline(always)]
     #[must_use]
-    pub fn flow<T: FlowTable>(&self, flows: impl FnOnce() -> Option<T>, packet: &Packet) -> Known {
+    pub fn flow<S: Tables, T: FlowTable>(
+        &self,
+        tables: &S,
+        flows: impl FnOnce() -> Option<T>,
+        packet: &Packet,
+    ) -> Known {
         if self.asked == Asked::None {
             return Known::NONE;
         }
         let (Some(ends), Some(flows)) = (ends(packet), flows()) else {
             return Known::NONE;
         };
+        let (begins, backend) = match packet.transport {
+            Transport::Tcp { flags, .. } => (begins(flags), None),
+            _ => (false, self.backend().and_then(Result::ok)),
+        };
         match self.asked {
-            Asked::Clients(hash) => of_client(&flows, &ends, hash),
+            Asked::Clients(hash) => {
+                let asking = Asking {
+                    hash,
+                    begins,
+                    backend: backend.and_then(|offset| tables.at(offset)),
+                };
+                of_client(&flows, &ends, &asking)
+            }
             _ => of_reply(&flows, &ends),
         }
     }

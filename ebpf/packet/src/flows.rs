@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use headgate_layout::{
     flows::{
-        Entry, Flow, Guard, INDEX, Keep, ROW_WORDS, Shared, State, TRIES, is_given,
+        Entry, Firmness, Flow, Guard, INDEX, Keep, ROW_WORDS, Shared, State, TRIES, is_given,
         one_if_negative, port, record, row,
     },
     services::{Backend, Way, hash_of, hash_of_flow, port_and_protocol},
@@ -101,75 +101,126 @@ impl Ends {
     }
 }
 
-/// Which flow a packet belongs to, in one word that is cheap to carry: 0 if to none, else twice the
-/// record's number, plus 2, and 1 more where it comes from the backend.
+/// Which flow a packet belongs to, in two words that are cheap to carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known(pub u32);
+pub struct Known {
+    /// 0 if to none, else twice the record's number, plus 2, and 1 more where it comes from the backend.
+    word: u32,
+    /// Its [`Guard`] when it was found.
+    guard: u32,
+}
 
 impl Known {
     /// To none.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { word: 0, guard: 0 };
 
     #[inline(always)]
-    const fn new(number: u32, is_reply: bool) -> Self {
-        Self(number * 2 + 2 + is_reply as u32)
+    const fn new(number: u32, guard: Guard, is_reply: bool) -> Self {
+        Self {
+            word: number * 2 + 2 + is_reply as u32,
+            guard: guard.0,
+        }
     }
 
     /// Whether to any.
     #[inline(always)]
     #[must_use]
     pub const fn is_some(self) -> bool {
-        self.0 != 0
+        self.word != 0
     }
 
     /// Whether it comes from the backend.
     #[inline(always)]
     #[must_use]
     pub const fn is_reply(self) -> bool {
-        self.0 & 1 != 0
+        self.word & 1 != 0
     }
 
     /// The record's number.
     #[inline(always)]
     #[must_use]
     pub const fn number(self) -> u32 {
-        (self.0 >> 1).wrapping_sub(1)
+        (self.word >> 1).wrapping_sub(1)
+    }
+
+    /// What its record's guard was.
+    #[inline(always)]
+    #[must_use]
+    pub const fn guard(self) -> Guard {
+        Guard(self.guard)
     }
 
     /// The same, of which the verifier knows nothing: see [`blinded`].
     #[inline(always)]
     #[must_use]
     pub fn blinded(self, header: &Header) -> Self {
-        Self(blinded(self.0, header))
+        Self {
+            word: blinded(self.word, header),
+            guard: blinded(self.guard, header),
+        }
     }
 }
 
-/// The flow of a client's packet; `hash` is [`Ends::hash`]. Of two flows of a row whose hashes agree in 49
+/// What a client's packet is compared with, besides its ends.
+pub struct Asking<'a> {
+    /// [`Ends::hash`].
+    pub hash: u64,
+    /// Whether it begins a TCP connection.
+    pub begins: bool,
+    /// Of UDP, the backend that the ring has for it.
+    pub backend: Option<&'a Backend>,
+}
+
+/// The flow of a client's packet. A port that is used again begins anew, and so does UDP, which has no
+/// connections to keep, where the ring has another backend. Of two flows of a row whose hashes agree in 49
 /// bits only one would be found.
 #[inline(always)]
-pub fn of_client<T: FlowTable>(table: &T, ends: &Ends, hash: u64) -> Known {
-    let start = row(hash);
-    let mut found = Entry(0);
-    for word in 0..ROW_WORDS {
-        let Some(entry) = table.entry(start + word * 8) else {
-            return Known::NONE;
-        };
-        let entry = Entry(entry.get());
-        let may_be = entry.may_be(hash);
-        found = Entry(
-            found
-                .0
-                .wrapping_add(entry.0.wrapping_sub(found.0).wrapping_mul(may_be)),
-        );
-    }
+pub fn of_client<T: FlowTable>(table: &T, ends: &Ends, asking: &Asking<'_>) -> Known {
+    let Some((_, found)) = entry_of(table, asking.hash) else {
+        return Known::NONE;
+    };
     let Some(flow) = table.flow(found.number()) else {
         return Known::NONE;
     };
     let guard = Guard(flow.guard.get());
-    match found.leads_to(guard) && stands(guard) && is_from_client(flow, ends) {
-        true => Known::new(found.number(), false),
+    let is_it = found.leads_to(guard) && guard.stands() && is_from_client(flow, ends);
+    let has_ended = asking.begins && guard.state() == State::Closing
+        || asking
+            .backend
+            .is_some_and(|backend| !goes_to(flow, backend))
+        || Keep(flow.keep.get()).at(table.now()).0 == 0;
+    match is_it && !has_ended {
+        true => Known::new(found.number(), guard, false),
         false => Known::NONE,
     }
+}
+
+/// The last word of a flow's row that may be its own, and its number; 0 where none is.
+#[inline(always)]
+fn entry_of<T: FlowTable>(table: &T, hash: u64) -> Option<(u32, Entry)> {
+    let start = row(hash);
+    let (mut number, mut found) = (0, Entry(0));
+    for word in 0..ROW_WORDS {
+        let entry = Entry(table.entry(start + word * 8)?.get());
+        let may_be = entry.may_be(hash);
+        found = Entry(chosen(found.0, entry.0, may_be));
+        number = chosen(number, u64::from(word), may_be);
+    }
+    Some((number as u32, found))
+}
+
+/// `other` where `factor` is 1, `one` where it is 0.
+#[inline(always)]
+fn chosen(one: u64, other: u64, factor: u64) -> u64 {
+    one.wrapping_add(other.wrapping_sub(one).wrapping_mul(factor))
+}
+
+#[inline(always)]
+fn goes_to(flow: &Flow, backend: &Backend) -> bool {
+    let differing = differing(flow.backend.get(), backend.address)
+        | differing(flow.local.get(), backend.local)
+        | u64::from(u32::from(flow.backend_port.get()) ^ backend.port);
+    differing == 0
 }
 
 /// The flow of a backend's reply.
@@ -181,16 +232,16 @@ pub fn of_reply<T: FlowTable>(table: &T, ends: &Ends) -> Known {
     let key = port_and_protocol(ends.source_port, ends.protocol);
     let number = record(ends.source, key, ends.destination_port);
     match table.flow(number) {
-        Some(flow) if stands(Guard(flow.guard.get())) && is_from_backend(flow, ends) => {
-            Known::new(number, true)
+        Some(flow) => {
+            let guard = Guard(flow.guard.get());
+            let is_kept = Keep(flow.keep.get()).at(table.now()).0 != 0;
+            match guard.stands() && is_kept && is_from_backend(flow, ends) {
+                true => Known::new(number, guard, true),
+                false => Known::NONE,
+            }
         }
-        _ => Known::NONE,
+        None => Known::NONE,
     }
-}
-
-#[inline(always)]
-fn stands(guard: Guard) -> bool {
-    !matches!(guard.state(), State::Free | State::Taken)
 }
 
 #[inline(always)]
@@ -225,14 +276,15 @@ pub fn begin<T: FlowTable>(
     ends: &Ends,
     backend: &Backend,
     to_client: Way,
-) -> Option<u32> {
+) -> Option<Known> {
     let hash = ends.hash();
     let now = table.now();
-    let (number, port) = place(table, backend, ends.protocol, hash, now)?;
-    let flow = table.flow(number)?;
-    let guard = Guard(flow.guard.get());
-    let taken = guard.taken();
-    if guard.state() == State::Taken || !table.exchange_guard(&flow.guard, guard.0, taken.0) {
+    let place = place(table, backend, ends.protocol, hash, now)?;
+    let flow = table.flow(place.number)?;
+    let taken = place.guard.taken();
+    if place.guard.state() == State::Taken
+        || !table.exchange_guard(&flow.guard, place.guard.0, taken.0)
+    {
         return None;
     }
     flow.keep.set(Keep::WRITTEN.0);
@@ -246,21 +298,28 @@ pub fn begin<T: FlowTable>(
     flow.client_port.set(ends.source_port);
     flow.service_port.set(ends.destination_port);
     flow.backend_port.set(backend.port as u16);
-    flow.local_port.set(port);
+    flow.local_port.set(place.port);
     flow.to_client.set(to_client);
     flow.to_backend.set(backend.way);
-    let is_entered = enter(table, number, taken, hash, now);
+    let is_entered = enter(table, place.number, taken, hash, now);
     let (state, keep) = match is_entered {
-        true => (State::New, Keep::until(now + NEW, false)),
+        true => (State::New, Keep::until(now + NEW, Firmness::None)),
         false => (State::Free, Keep(0)),
     };
     flow.keep.set(keep.0);
     // Exchanged and not just set: on a processor that writes out of order, all of the above comes first.
     table.exchange_guard(&flow.guard, taken.0, taken.with(state).0);
-    is_entered.then_some(number)
+    is_entered.then_some(Known::new(place.number, taken.with(state), false))
 }
 
-/// The record, and its port of this node, that is missed least among those that a flow may have.
+/// A record that may be taken, and its port of this node.
+struct Place {
+    number: u32,
+    port: u16,
+    guard: Guard,
+}
+
+/// The record that is missed least among those that a flow may have.
 #[inline(always)]
 fn place<T: FlowTable>(
     table: &T,
@@ -268,46 +327,50 @@ fn place<T: FlowTable>(
     protocol: u8,
     hash: u64,
     now: u32,
-) -> Option<(u32, u16)> {
+) -> Option<Place> {
     let key = port_and_protocol(backend.port as u16, protocol);
-    let least = |numbers: Range<u32>| {
-        let mut least = Least::new();
-        for number in numbers {
-            let record = record(backend.address, key, port(hash, number));
-            least.offer(Keep(table.flow(record)?.keep.get()).at(now), number);
-        }
-        least.number()
-    };
-    // Each look may be a cache miss: under a flood a few must do.
-    let number = least(0..FIRST_TRIES).or_else(|| least(FIRST_TRIES..TRIES))?;
-    let port = port(hash, number);
-    Some((record(backend.address, key, port), port))
+    let mut best = Least::new();
+    // Each look may be a cache miss, and most often the first finds a free one.
+    best.look(0..FIRST_TRIES, TRIES, |number| {
+        let flow = table.flow(record(backend.address, key, port(hash, number)))?;
+        let keep = Keep(flow.keep.get()).at(now);
+        Some((keep, u64::from(flow.guard.get())))
+    })?;
+    let port = port(hash, best.number()?);
+    Some(Place {
+        number: record(backend.address, key, port),
+        port,
+        guard: Guard(best.value as u32),
+    })
 }
 
-/// Writes the index's word for a record.
+/// Writes the index's word for a record: that which a flow of the same client had, else the one that is
+/// missed least.
 #[inline(always)]
 fn enter<T: FlowTable>(table: &T, number: u32, guard: Guard, hash: u64, now: u32) -> bool {
-    let start = row(hash);
-    let first = (hash >> 20) as u32;
-    let word_at = |number: u32| start + (first.wrapping_add(number) & (ROW_WORDS - 1)) * 8;
-    let least = |numbers: Range<u32>| {
-        let mut least = Least::new();
-        for number in numbers {
-            let entry = Entry(table.entry(word_at(number))?.get());
-            let flow = table.flow(entry.number())?;
-            let keep = Keep(flow.keep.get()).at(now);
-            least.offer(entry.keep(Guard(flow.guard.get()), keep), number);
-        }
-        least.number()
-    };
-    let Some(word) = least(0..FIRST_WORDS).or_else(|| least(FIRST_WORDS..ROW_WORDS)) else {
+    let Some((former, entry)) = entry_of(table, hash) else {
         return false;
     };
-    match table.entry(word_at(word)) {
-        Some(entry) => {
-            let new = Entry::new(number, guard, hash);
-            table.exchange_entry(entry, entry.get(), new.0)
+    let first = (hash >> 20) as u32;
+    let place_of = |number: u32| first.wrapping_add(number) & (ROW_WORDS - 1);
+    let start = row(hash);
+    let (word, old) = if entry.0 != 0 {
+        (former, entry.0)
+    } else {
+        let mut best = Least::new();
+        let looked = best.look(0..FIRST_WORDS, ROW_WORDS, |number| {
+            let entry = Entry(table.entry(start + place_of(number) * 8)?.get());
+            let flow = table.flow(entry.number())?;
+            let keep = Keep(flow.keep.get()).at(now);
+            Some((entry.keep(Guard(flow.guard.get()), keep), entry.0))
+        });
+        match looked.and(best.number()) {
+            Some(number) => (place_of(number), best.value),
+            None => return false,
         }
+    };
+    match table.entry(start + (word & (ROW_WORDS - 1)) * 8) {
+        Some(entry) => table.exchange_entry(entry, old, Entry::new(number, guard, hash).0),
         None => false,
     }
 }
@@ -316,43 +379,84 @@ fn enter<T: FlowTable>(table: &T, number: u32, guard: Guard, hash: u64, now: u32
 const FIRST_TRIES: u32 = 4;
 const FIRST_WORDS: u32 = 2;
 
-/// Which of several is kept least, and how long: its number in the lower byte. Found without a branch, see
-/// [`Keep`], and one after the other: all at a time would not fit on the stack of a program.
-struct Least(u64);
+/// Which of several is kept least. Found without a branch, see [`Keep`].
+struct Least {
+    /// Above the number, in the lower byte.
+    keep: u64,
+    /// What goes with it.
+    value: u64,
+}
 
 impl Least {
     const fn new() -> Self {
-        Self((Keep::WRITTEN.0 as u64) << 8)
+        Self {
+            keep: (Keep::WRITTEN.0 as u64) << 8,
+            value: 0,
+        }
+    }
+
+    /// Looks at those with these numbers, and at all others up to `end` if none of them is free.
+    #[inline(always)]
+    fn look(
+        &mut self,
+        first: Range<u32>,
+        end: u32,
+        at: impl Fn(u32) -> Option<(Keep, u64)>,
+    ) -> Option<()> {
+        let rest = first.end..end;
+        for number in first {
+            let (keep, value) = at(number)?;
+            self.offer(keep, number, value);
+        }
+        if self.found().0 == 0 {
+            return Some(());
+        }
+        for number in rest {
+            let (keep, value) = at(number)?;
+            self.offer(keep, number, value);
+        }
+        Some(())
     }
 
     #[inline(always)]
-    fn offer(&mut self, keep: Keep, number: u32) {
+    fn offer(&mut self, keep: Keep, number: u32, value: u64) {
         let offered = u64::from(keep.0) << 8 | u64::from(number);
-        let is_less = one_if_negative(offered as i64 - self.0 as i64);
-        self.0 = self
-            .0
-            .wrapping_add(offered.wrapping_sub(self.0).wrapping_mul(is_less));
+        let is_less = one_if_negative(offered as i64 - self.keep as i64);
+        self.keep = chosen(self.keep, offered, is_less);
+        self.value = chosen(self.value, value, is_less);
+    }
+
+    #[inline(always)]
+    fn found(&self) -> Keep {
+        Keep((self.keep >> 8) as u32)
     }
 
     /// `None` where all are kept whatever comes.
     #[inline(always)]
     fn number(&self) -> Option<u32> {
-        let yields = Keep((self.0 >> 8) as u32).yields();
-        yields.then_some(self.0 as u32 & 0xff)
+        let yields = self.found().yields(Firmness::Ending);
+        yields.then_some(self.keep as u32 & 0xff)
     }
 }
 
 /// How long a flow in each state is kept with nothing heard, in units of 1.07 s.
 pub const NEW: u32 = 30;
 /// See [`NEW`]: the client's acknowledgement is missing.
-pub const ANSWERED_TCP: u32 = 60;
-/// See [`NEW`].
-pub const ANSWERED_UDP: u32 = 120;
+pub const ANSWERED: u32 = 60;
 /// See [`NEW`]: longer than two hours, when Linux asks a silent peer whether it lives
 /// (`tcp_keepalive_time`).
-pub const ESTABLISHED: u32 = 7_800;
+pub const ESTABLISHED_TCP: u32 = 7_800;
+/// See [`NEW`]: as in `nf_conntrack_udp_timeout_stream`.
+pub const ESTABLISHED_UDP: u32 = 120;
 /// See [`NEW`]: as conntrack waits for the other side's end.
 pub const CLOSING: u32 = 120;
+
+/// Whether a segment with these flags begins a connection.
+#[inline(always)]
+#[must_use]
+pub const fn begins(flags: u8) -> bool {
+    flags & (SYN | ACK | RST | FIN) == SYN
+}
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -371,71 +475,63 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Whether it begins a connection.
+    /// Whether it ends a connection at once.
     #[inline(always)]
     #[must_use]
-    pub const fn begins(&self) -> bool {
-        self.flags & (SYN | ACK | RST | FIN) == SYN
+    pub const fn resets(&self) -> bool {
+        self.flags & RST != 0
     }
 }
 
-/// Keeps a flow young, and follows how far it has come; `segment` is `None` for UDP.
+/// Keeps the flow young that was found with this guard, and follows how far it has come; `segment` is `None`
+/// for UDP.
 #[inline(always)]
-pub fn advance<T: FlowTable>(table: &T, flow: &Flow, is_reply: bool, segment: Option<Segment>) {
-    let guard = Guard(flow.guard.get());
+pub fn advance<T: FlowTable>(table: &T, flow: &Flow, known: Known, segment: Option<Segment>) {
+    let guard = known.guard();
     let state = guard.state();
     let next = match segment {
-        // What nobody confirmed must not be kept for having ended: one could send both oneself.
-        Some(segment) if segment.flags & (FIN | RST) != 0 => match state {
-            State::Established => State::Closing,
-            State::New | State::Answered if segment.flags & RST != 0 => State::Free,
+        Some(segment) => after_segment(flow, state, known.is_reply(), segment),
+        None => match (state, known.is_reply()) {
+            (State::New, true) => State::Answered,
+            (State::Answered, false) => State::Established,
             _ => state,
         },
-        Some(segment) if is_reply => match (state, segment.flags & (SYN | ACK)) {
-            (State::New | State::Answered, BOTH) => {
-                flow.awaited.set(segment.sequence.wrapping_add(1));
-                State::Answered
-            }
-            (State::New, _) => State::Answered,
-            _ => state,
-        },
-        Some(segment) => {
-            let confirms =
-                segment.flags & ACK != 0 && segment.acknowledgement == flow.awaited.get();
-            match state {
-                State::Answered if confirms => State::Established,
-                _ => state,
-            }
-        }
-        None if is_reply && state == State::New => State::Answered,
-        None => state,
     };
-    let (lifetime, is_confirmed) = match (next, segment) {
-        (State::Established, _) => (ESTABLISHED, true),
-        (State::Closing, _) => (CLOSING, true),
-        (State::Answered, Some(_)) => (ANSWERED_TCP, false),
-        (State::Answered, None) => (ANSWERED_UDP, false),
-        _ => (NEW, false),
-    };
-    let keep = match next {
-        State::Free => Keep(0),
-        _ => Keep::until(table.now() + lifetime, is_confirmed),
-    };
-    if flow.keep.get() != keep.0 {
-        flow.keep.set(keep.0);
-    }
-    if next != state {
+    if next != state && !table.exchange_guard(&flow.guard, guard.0, guard.with(next).0) {
         // Somebody else was quicker: then it is theirs to say.
-        table.exchange_guard(&flow.guard, guard.0, guard.with(next).0);
+        return;
+    }
+    let (lifetime, firmness) = match (next, segment) {
+        (State::Established, Some(_)) => (ESTABLISHED_TCP, Firmness::Full),
+        (State::Established, None) => (ESTABLISHED_UDP, Firmness::Little),
+        (State::Closing, _) => (CLOSING, Firmness::Ending),
+        (State::Answered, Some(_)) => (ANSWERED, Firmness::Little),
+        _ => (NEW, Firmness::None),
+    };
+    let keep = Keep::until(table.now() + lifetime, firmness);
+    if flow.keep.get() != keep.0 && guard.is_same(Guard(flow.guard.get())) {
+        flow.keep.set(keep.0);
     }
 }
 
-const BOTH: u8 = SYN | ACK;
-
-/// Gives up a flow.
+/// Nothing that can be forged without an answer leads beyond [`State::Answered`], and what was not confirmed
+/// does not end: whoever forges both would have a record for the price of two packets.
 #[inline(always)]
-pub fn end<T: FlowTable>(table: &T, flow: &Flow) {
-    let guard = Guard(flow.guard.get());
-    flow.keep.set(0);
-    table.exchange_guard(&flow.guard, guard.0, guard.with(State::Free).0);
+fn after_segment(flow: &Flow, state: State, is_reply: bool, segment: Segment) -> State {
+    const SYN_ACK: u8 = SYN | ACK;
+    match state {
+        State::New | State::Answered if is_reply && segment.flags & (SYN_ACK | RST) == SYN_ACK => {
+            flow.awaited.set(segment.sequence.wrapping_add(1));
+            State::Answered
+        }
+        State::Answered
+            if !is_reply
+                && segment.flags & (ACK | RST) == ACK
+                && segment.acknowledgement == flow.awaited.get() =>
+        {
+            State::Established
+        }
+        State::Established if segment.flags & (FIN | RST) != 0 => State::Closing,
+        _ => state,
+    }
 }

@@ -94,7 +94,7 @@ pub fn judge<F: Frame + ?Sized, E: Environment>(frame: &F, environment: &E) -> V
     let (target, flow) = match environment.balances() {
         true => {
             let target = Target::of(&tables, &packet).blinded(header);
-            let flow = target.flow(|| environment.flows(), &packet);
+            let flow = target.flow(&tables, || environment.flows(), &packet);
             (target, flow.blinded(header))
         }
         false => (Target::NONE, Known::NONE),

@@ -2,6 +2,7 @@
 //! backend's reply one from the service to the client.
 
 use headgate_layout::{
+    flows::{Flow, Guard},
     services::{Backend, Way, mapped},
     verdict::Reason,
 };
@@ -12,7 +13,7 @@ use zerocopy::{
 
 use crate::{
     balance::rewrite,
-    flows::{Ends, FlowTable, Known, Segment, advance, begin, end},
+    flows::{Ends, FlowTable, Known, Segment, advance, begin},
     forward::Departure,
     frame::{Frame, FrameMut},
     parse::{ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, PROTOCOL_UDP},
@@ -145,76 +146,95 @@ pub fn pass_on<F: FrameMut + ?Sized, T: FlowTable>(
         Some(version) => version?,
     };
     let (ends, segment) = read(frame, version).ok_or(Reason::HeaderNotLinear)?;
-    let is_reply = passage.known.is_reply();
     let back = way_back(frame, passage).ok_or(Reason::HeaderNotLinear)?;
-    let number = match is_reply || stays(passage, segment) {
-        true => passage.known.number(),
-        false => {
-            let backend = passage.backend.ok_or(Reason::NoBackend)?;
-            if backend.way.ifindex == 0 {
-                return Err(Reason::NoNextHop);
-            }
-            begin(passage.flows, &ends, backend, back).ok_or(Reason::FlowsExhausted)?
-        }
+    let known = match passage.known.is_some() {
+        true => passage.known,
+        false => first(passage, &ends, segment, back)?,
     };
-    let flow = passage.flows.flow(number).ok_or(Reason::FlowsExhausted)?;
-    let backend = flow.backend.get();
-    let (new, departure) = if is_reply {
-        let new = Ends {
-            source: flow.service.get(),
-            destination: flow.client.get(),
-            source_port: flow.service_port.get(),
-            destination_port: flow.client_port.get(),
-            ..ends
-        };
-        let way = flow.to_client.get();
-        (new, Departure { way, counter: None })
-    } else {
-        if flow.to_client.get() != back {
-            flow.to_client.set(back);
-        }
-        let new = Ends {
-            source: flow.local.get(),
-            destination: backend,
-            source_port: flow.local_port.get(),
-            destination_port: flow.backend_port.get(),
-            ..ends
-        };
-        // What the ring knows of the same backend is newer.
-        let way = match passage.backend {
-            Some(of_ring) if of_ring.address == backend => of_ring.way,
-            _ => flow.to_backend.get(),
-        };
-        let counter = Some(u32::from(flow.counter.get()));
-        (new, Departure { way, counter })
+    let flow = passage
+        .flows
+        .flow(known.number())
+        .ok_or(Reason::FlowsExhausted)?;
+    let (new, departure) = match known.is_reply() {
+        true => to_client(flow, &ends),
+        false => to_backend(flow, &ends, passage.backend),
     };
-    advance(passage.flows, flow, is_reply, segment);
+    // What was read is of one flow, and of the one that was found.
+    if !known.guard().is_same(Guard(flow.guard.get())) {
+        return Err(Reason::FlowsExhausted);
+    }
+    if !known.is_reply() {
+        follow(flow, passage.backend, back);
+    }
+    advance(passage.flows, flow, known, segment);
     write(frame, version, &ends, &new).ok_or(Reason::HeaderNotLinear)?;
     rewrite(frame, &departure.way, passage.length)?;
     Ok(Some(departure))
 }
 
-/// Whether a client's frame goes the way of the flow that is known; if not, that flow has ended. A port that
-/// is used again begins anew, and UDP, which has no connections to keep, follows the ring.
+/// Begins the flow of a client's first packet.
 #[inline(always)]
-fn stays<T: FlowTable>(passage: &Passage<'_, T>, segment: Option<Segment>) -> bool {
-    use headgate_layout::flows::{Guard, State};
+fn first<T: FlowTable>(
+    passage: &Passage<'_, T>,
+    ends: &Ends,
+    segment: Option<Segment>,
+    back: Way,
+) -> Result<Known, Reason> {
+    let backend = passage.backend.ok_or(Reason::NoBackend)?;
+    if backend.way.ifindex == 0 {
+        return Err(Reason::NoNextHop);
+    }
+    if segment.is_some_and(|segment| segment.resets()) {
+        return Err(Reason::UnknownFlow);
+    }
+    begin(passage.flows, ends, backend, back).ok_or(Reason::FlowsExhausted)
+}
 
-    if !passage.known.is_some() {
-        return false;
-    }
-    let Some(flow) = passage.flows.flow(passage.known.number()) else {
-        return false;
+#[inline(always)]
+fn to_client(flow: &Flow, ends: &Ends) -> (Ends, Departure) {
+    let new = Ends {
+        source: flow.service.get(),
+        destination: flow.client.get(),
+        source_port: flow.service_port.get(),
+        destination_port: flow.client_port.get(),
+        ..*ends
     };
-    let ends = match (segment, passage.backend) {
-        (Some(segment), _) => segment.begins() && Guard(flow.guard.get()).state() == State::Closing,
-        (None, Some(backend)) => backend.address != flow.backend.get(),
-        (None, None) => false,
+    let way = flow.to_client.get();
+    (new, Departure { way, counter: None })
+}
+
+#[inline(always)]
+fn to_backend(flow: &Flow, ends: &Ends, of_ring: Option<&Backend>) -> (Ends, Departure) {
+    let new = Ends {
+        source: flow.local.get(),
+        destination: flow.backend.get(),
+        source_port: flow.local_port.get(),
+        destination_port: flow.backend_port.get(),
+        ..*ends
     };
-    if ends {
-        end(passage.flows, flow);
+    // What the ring knows of the same backend is newer.
+    let way = match of_ring {
+        Some(backend) if backend.address == new.destination => backend.way,
+        _ => flow.to_backend.get(),
+    };
+    let counter = of_ring.map_or(u32::from(flow.counter.get()), |backend| backend.counter);
+    let counter = Some(counter);
+    (new, Departure { way, counter })
+}
+
+/// Keeps the ways that may be asked for later.
+#[inline(always)]
+fn follow(flow: &Flow, of_ring: Option<&Backend>, back: Way) {
+    if flow.to_client.get() != back {
+        flow.to_client.set(back);
     }
-    !ends
+    if let Some(backend) = of_ring
+        && backend.address == flow.backend.get()
+        && backend.way.ifindex != 0
+        && backend.way != flow.to_backend.get()
+    {
+        flow.to_backend.set(backend.way);
+    }
 }
 
 /// The way to where `frame` came from.

@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 
 use headgate_layout::{
-    flows::{FLOWS, Flow, ROW_WORDS, ROWS, Shared, State},
+    flows::{FLOWS, Flow, Guard, ROW_WORDS, ROWS, Shared, State},
     services::{Backend, NAT, Way, mapped},
 };
 use headgate_packet::flows::{
-    ESTABLISHED, Ends, FlowTable as _, HostFlows, NEW, Segment, advance, begin, end, of_client,
-    of_reply,
+    ANSWERED, Asking, CLOSING, ESTABLISHED_TCP, Ends, FlowTable as _, HostFlows, Known, NEW,
+    Segment, advance, begin, begins, of_client, of_reply,
 };
 use proptest::prelude::*;
 use zerocopy::FromZeros as _;
 
+const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 const TCP: u8 = 6;
 
@@ -25,11 +27,10 @@ struct Table {
 
 impl Table {
     fn new() -> Self {
+        let words = ROWS * ROW_WORDS;
         Self {
             flows: (0..FLOWS).map(|_| Flow::new_zeroed()).collect(),
-            index: (0..ROWS * ROW_WORDS)
-                .map(|_| Shared::new_zeroed())
-                .collect(),
+            index: (0..words).map(|_| Shared::new_zeroed()).collect(),
             now: 1,
         }
     }
@@ -42,37 +43,59 @@ impl Table {
         }
     }
 
-    /// The record of a client's packet, which begins a flow if it belongs to none.
-    fn meets(&self, client: u32) -> Option<u32> {
-        let table = self.at_this_moment();
+    /// The flow that a client's packet with these flags belongs to.
+    fn known(&self, client: u32, flags: u8) -> Known {
         let ends = from_client(client);
-        let known = of_client(&table, &ends, ends.hash());
-        match known.is_some() {
-            true => Some(known.number()),
-            false => begin(&table, &ends, &backend(client), Way::default()),
-        }
+        let asking = Asking {
+            hash: ends.hash(),
+            begins: begins(flags),
+            backend: None,
+        };
+        of_client(&self.at_this_moment(), &ends, &asking)
     }
 
-    fn says(&self, number: u32, is_reply: bool, flags: u8) {
+    /// The record of a client's packet, which begins a flow if it belongs to none, and follows it.
+    fn asks(&self, client: u32, flags: u8) -> Option<u32> {
         let table = self.at_this_moment();
-        let flow = table.flow(number).expect("a record");
+        let known = match self.known(client, flags) {
+            Known::NONE => begin(
+                &table,
+                &from_client(client),
+                &backend(client),
+                Way::default(),
+            )?,
+            known => known,
+        };
+        self.says(known, flags, 8);
+        Some(known.number())
+    }
+
+    /// The backend of a record answers.
+    fn answers(&self, number: u32, flags: u8) {
+        let known = of_reply(&self.at_this_moment(), &self.seen(number).0);
+        assert_eq!(known.number(), number);
+        self.says(known, flags, 0);
+    }
+
+    fn says(&self, known: Known, flags: u8, acknowledgement: u32) {
+        let table = self.at_this_moment();
+        let flow = table.flow(known.number()).expect("a record");
         let segment = Segment {
             flags,
             sequence: 7,
-            acknowledgement: 8,
+            acknowledgement,
         };
-        advance(&table, flow, is_reply, Some(segment));
+        advance(&table, flow, known, Some(segment));
     }
 
     fn connects(&self, client: u32) -> u32 {
-        let number = self.meets(client).expect("there is room");
-        self.says(number, false, SYN);
-        self.says(number, true, SYN | ACK);
-        self.says(number, false, ACK);
+        let number = self.asks(client, SYN).expect("there is room");
+        self.answers(number, SYN | ACK);
+        assert_eq!(self.asks(client, ACK), Some(number));
         number
     }
 
-    /// What a backend sees of a flow, and its state.
+    /// What the node sees of a backend's reply in a flow, and the flow's state.
     fn seen(&self, number: u32) -> (Ends, State) {
         let flow = &self.flows[number as usize];
         let ends = Ends {
@@ -82,8 +105,7 @@ impl Table {
             destination_port: flow.local_port.get(),
             protocol: TCP,
         };
-        let guard = headgate_layout::flows::Guard(flow.guard.get());
-        (ends, guard.state())
+        (ends, Guard(flow.guard.get()).state())
     }
 }
 
@@ -108,19 +130,25 @@ fn backend(client: u32) -> Backend {
     }
 }
 
+/// Clients whose flows have one row.
+fn of_one_row() -> impl Iterator<Item = u32> {
+    (0..).filter(|client| from_client(*client).hash() as u32 & (ROWS - 1) == 77)
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    Connects(u32),
-    Asks(u32),
-    Ends(u32),
+    Connects(usize),
+    Asks(usize),
+    Ends(usize),
     Waits(u32),
 }
 
+/// Six clients of one row, and as many of others.
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        4 => (0..200u32).prop_map(Event::Connects),
-        4 => (0..200u32).prop_map(Event::Asks),
-        1 => (0..200u32).prop_map(Event::Ends),
+        4 => (0..12usize).prop_map(Event::Connects),
+        4 => (0..12usize).prop_map(Event::Asks),
+        2 => (0..12usize).prop_map(Event::Ends),
         1 => (0..NEW * 2).prop_map(Event::Waits),
     ]
 }
@@ -130,6 +158,7 @@ proptest! {
 
     #[test]
     fn every_flow_keeps_what_it_was_given(events in prop::collection::vec(event(), 1..600)) {
+        let clients: Vec<u32> = of_one_row().take(6).chain(10_000_001..10_000_007).collect();
         let mut table = Table::new();
         // What a client was given, and until when it is its own.
         let mut given: HashMap<u32, (u32, Ends, u32)> = HashMap::new();
@@ -137,22 +166,28 @@ proptest! {
             given.retain(|_, (.., until)| *until > table.now);
             match event {
                 Event::Connects(client) | Event::Asks(client) => {
+                    let client = clients[client];
                     let number = match event {
                         Event::Connects(_) => table.connects(client),
-                        _ => table.meets(client).expect("there is room"),
+                        _ => table.asks(client, ACK).expect("there is room"),
                     };
-                    table.says(number, false, ACK);
                     let (ends, state) = table.seen(number);
-                    let lifetime = if state == State::Established { ESTABLISHED } else { NEW };
+                    if state == State::Closing {
+                        // The next SYN begins another.
+                        continue;
+                    }
+                    let lifetime = if state == State::Established { ESTABLISHED_TCP } else { NEW };
                     let now = (number, ends, table.now + lifetime);
                     let before = given.insert(client, now).unwrap_or(now);
                     prop_assert_eq!((before.0, before.1), (number, ends));
                 }
-                Event::Ends(client) => if let Some((number, ..)) = given.remove(&client) {
-                    let host = table.at_this_moment();
-                    end(&host, host.flow(number).expect("a record"));
-                    let ends = from_client(client);
-                    prop_assert!(!of_client(&host, &ends, ends.hash()).is_some());
+                Event::Ends(client) => if given.contains_key(&clients[client]) {
+                    let client = clients[client];
+                    table.connects(client);
+                    table.asks(client, FIN | ACK);
+                    prop_assert!(table.known(client, ACK).is_some(), "until its time");
+                    prop_assert!(!table.known(client, SYN).is_some(), "a port used again");
+                    given.remove(&client);
                 },
                 Event::Waits(time) => table.now += time,
             }
@@ -175,48 +210,85 @@ fn a_flood_takes_the_longest_silent_and_no_confirmed_one() {
     let held: Vec<_> = (0..500)
         .map(|client| (client, table.connects(client)))
         .collect();
-    let waiting = table.meets(900_000).expect("there is room");
-    table.says(waiting, false, SYN);
+    let waiting = table.asks(900_000, SYN).expect("there is room");
     table.now += 1;
     for client in 1_000_000..1_000_000 + 2 * FLOWS {
-        if let Some(number) = table.meets(client) {
-            table.says(number, false, SYN);
-        }
+        table.asks(client, SYN);
     }
     for (client, number) in &held {
-        assert_eq!(table.meets(*client), Some(*number));
+        assert_eq!(table.asks(*client, ACK), Some(*number));
         assert_eq!(table.seen(*number).1, State::Established);
     }
-    let ends = from_client(900_000);
-    let known = of_client(&table.at_this_moment(), &ends, ends.hash());
-    assert!(!known.is_some(), "it had waited longest");
+    assert_ne!(
+        table.known(900_000, ACK).number(),
+        waiting,
+        "it had waited longest"
+    );
     // Where nothing is heard for two hours a flood may have it all.
-    table.now += ESTABLISHED + 1;
-    let taken = (0..FLOWS / 2).filter_map(|client| table.meets(5_000_000 + client));
+    table.now += ESTABLISHED_TCP + 1;
+    assert!(!table.known(held[0].0, ACK).is_some());
+    let taken = (0..FLOWS / 2).filter_map(|client| table.asks(5_000_000 + client, SYN));
     assert!(taken.count() as u32 > FLOWS / 2 - 100);
+}
+
+#[test]
+fn who_waits_for_a_handshake_goes_after_who_has_no_answer() {
+    let table = Table::new();
+    let waiting: Vec<_> = (0..500)
+        .map(|client| {
+            let number = table.asks(client, SYN).expect("there is room");
+            table.answers(number, SYN | ACK);
+            (client, number)
+        })
+        .collect();
+    for client in 1_000_000..1_000_000 + 2 * FLOWS {
+        table.asks(client, SYN);
+    }
+    let lost = waiting
+        .iter()
+        .filter(|(client, number)| table.asks(*client, ACK) != Some(*number));
+    assert!(lost.count() < 5);
 }
 
 #[test]
 fn only_an_acknowledgement_of_the_answer_confirms() {
     let table = Table::new();
-    let number = table.meets(1).expect("there is room");
-    table.says(number, false, SYN);
-    table.says(number, false, ACK);
+    let number = table.asks(1, SYN).expect("there is room");
+    table.asks(1, ACK);
     assert_eq!(
         table.seen(number).1,
         State::New,
         "the backend has said nothing"
     );
-    table.says(number, true, SYN | ACK);
-    let host = table.at_this_moment();
-    let flow = host.flow(number).expect("a record");
-    let guess = Segment {
-        flags: ACK,
-        sequence: 7,
-        acknowledgement: 9,
-    };
-    advance(&host, flow, false, Some(guess));
+    table.answers(number, ACK);
+    table.says(table.known(1, ACK), ACK, 0);
+    assert_eq!(
+        table.seen(number).1,
+        State::New,
+        "that was no answer to a SYN"
+    );
+    table.answers(number, SYN | ACK);
+    table.says(table.known(1, ACK), ACK, 9);
     assert_eq!(table.seen(number).1, State::Answered, "a guess");
-    table.says(number, false, ACK);
+    table.asks(1, RST);
+    assert_eq!(
+        table.seen(number).1,
+        State::Answered,
+        "who may have forged both"
+    );
+    table.asks(1, ACK);
     assert_eq!(table.seen(number).1, State::Established);
+}
+
+#[test]
+fn connections_that_have_ended_make_room() {
+    let mut table = Table::new();
+    // More than a backend's port has ports of the node.
+    for client in (0..3 * 30_000).step_by(3) {
+        let number = table.connects(client);
+        table.asks(client, FIN | ACK);
+        assert_eq!(table.seen(number).1, State::Closing);
+    }
+    table.now += CLOSING.max(ANSWERED) + 1;
+    assert!(!table.known(0, ACK).is_some());
 }

@@ -20,7 +20,7 @@ use crate::{
     finding::{Finding, FindingReason, Severity},
     node::Interface,
     select::{self, Remark},
-    services::{Claim, Frontend, admits, claims, protocol},
+    services::{Claim, Frontend, admits, claims, next_hop, protocol},
     snapshot::{BalancedService, Content, Uid},
 };
 
@@ -36,7 +36,7 @@ pub(super) struct Served<'a> {
 impl Served<'_> {
     /// Whether packets for it go through Nat.
     pub(super) fn needs_flows(&self) -> bool {
-        self.spec.forwarding == Forwarding::Nat && !self.interfaces.is_empty()
+        self.spec.forwarding == Forwarding::Nat
     }
 }
 
@@ -212,7 +212,8 @@ impl Compiler<'_> {
             let remarks = selection
                 .remarks
                 .into_iter()
-                .chain(self.unknown_next_hops(spec));
+                .chain(self.unknown_next_hops(spec))
+                .chain(self.unseen_replies(spec, &selection.interfaces));
             findings.extend(remarks.map(|remark| finding(version, remark)));
             served.push(Served {
                 uid,
@@ -228,7 +229,7 @@ impl Compiler<'_> {
     fn unknown_next_hops(&self, spec: &LoadBalancerServiceSpec) -> Option<Remark> {
         let backends = spec.weighted_backends().map(|(address, _)| address);
         let unknown: Vec<IpAddr> = backends
-            .filter(|address| !self.node.next_hops.contains_key(address))
+            .filter(|address| next_hop(spec.forwarding, *address, &self.node.next_hops).is_none())
             .collect();
         let first = unknown.first()?;
         let more = match unknown.len() {
@@ -241,6 +242,37 @@ impl Compiler<'_> {
             path: "spec.backends".to_owned(),
             message: format!(
                 "there is no way to {first}{more}, so its flows are dropped and counted as NoNextHop: no route, no neighbour that answers, or a device that takes no frames from XDP, such as a bridge or a VLAN; start the backend, or correct the route or the address"
+            ),
+        })
+    }
+
+    /// By Nat a backend's reply must meet a program that serves the service.
+    fn unseen_replies(
+        &self,
+        spec: &LoadBalancerServiceSpec,
+        interfaces: &[&Interface],
+    ) -> Option<Remark> {
+        if spec.forwarding != Forwarding::Nat || interfaces.is_empty() {
+            return None;
+        }
+        let backends = spec.weighted_backends().map(|(address, _)| address);
+        let hops =
+            backends.filter_map(|address| Some((address, self.node.next_hops.get(&address)?)));
+        let mut unseen =
+            hops.filter(|(_, hop)| interfaces.iter().all(|i| i.ifindex != hop.ifindex));
+        let (backend, hop) = unseen.next()?;
+        let all = &self.node.interfaces;
+        let name = all.iter().find(|i| i.ifindex == hop.ifindex);
+        let name = name.map_or_else(
+            || format!("interface {}", hop.ifindex.0),
+            |i| i.name.clone(),
+        );
+        Some(Remark {
+            severity: Severity::Pending,
+            reason: FindingReason::RepliesUnseen,
+            path: "spec.interfaces".to_owned(),
+            message: format!(
+                "{backend} answers by {name}, which is not selected, so its replies do not get back to clients; add {name} to interfaces"
             ),
         })
     }

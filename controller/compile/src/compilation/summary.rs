@@ -86,8 +86,10 @@ pub struct FrontendSummary {
     /// The port.
     pub port: u16,
     /// How packets get to backends.
+    #[serde(default)]
     pub forwarding: Forwarding,
     /// The port that backends listen on.
+    #[serde(default)]
     pub target_port: u16,
     /// Entries of its ring.
     pub ring_size: u32,

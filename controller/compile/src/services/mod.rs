@@ -277,11 +277,19 @@ fn number_of(forwarding: Forwarding) -> u32 {
     }
 }
 
+/// The way to a backend. Without an address of its own on that way the node cannot speak for clients.
+pub(crate) fn next_hop(
+    forwarding: Forwarding,
+    backend: IpAddr,
+    next_hops: &BTreeMap<IpAddr, NextHop>,
+) -> Option<&NextHop> {
+    let hop = next_hops.get(&backend);
+    hop.filter(|hop| forwarding != Forwarding::Nat || hop.local.is_some())
+}
+
 fn backend(frontend: &Frontend, address: IpAddr, next_hops: &BTreeMap<IpAddr, NextHop>) -> Backend {
     let is_nat = frontend.forwarding == Forwarding::Nat;
-    let hop = next_hops.get(&address);
-    // Without an address of its own the node cannot speak for the client.
-    let hop = hop.filter(|hop| !is_nat || hop.local.is_some());
+    let hop = next_hop(frontend.forwarding, address, next_hops);
     let way = hop.map_or(Way::default(), |hop| Way {
         ifindex: hop.ifindex.0,
         mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),

@@ -25,11 +25,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         in_kernel("datagrams_follow_the_ring", follows),
         in_kernel("policies_judge_the_first_packet_of_a_flow", policies),
         in_kernel("what_is_no_reply_goes_to_the_stack", no_replies),
+        in_kernel("a_port_that_is_used_again_is_judged_again", again),
         in_kernel("a_flood_takes_no_flow_that_is_confirmed", flood),
         in_kernel("what_nat_cannot_change_is_dropped_and_counted", refusals),
     ]
 }
 
+const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 const RST: u8 = 0x04;
@@ -245,13 +247,44 @@ fn no_replies() {
     tagged.splice(12..12, [0x81, 0, 0, 7]);
     assert_eq!(served.in_kernel(&tagged), XDP_PASS);
     through(&served, &reply);
-    // What nobody confirmed ends with a reset, what was confirmed goes on.
-    let unconfirmed = through(&served, &asks(2, Some(SYN)));
-    through(&served, &answer(&unconfirmed, Some(RST)));
-    assert_eq!(
-        served.in_kernel(&answer(&unconfirmed, Some(ACK)).frame()),
-        XDP_PASS
+    // A reset of a flow that nobody knows has nobody to go to.
+    assert_eq!(served.in_kernel(&asks(2, Some(RST)).frame()), XDP_DROP);
+    assert_eq!(served.counted()["UnknownFlow"].packets, 1);
+}
+
+/// What ends is judged anew when it begins again.
+fn again() {
+    let mut served = served(&[pool(), service(1..=BACKENDS)]);
+    let before = connect(&served, 2);
+    served.change(
+        &[pool(), service(1..=BACKENDS), dropping("10.0.0.2/32")],
+        ways(),
     );
+    let mut goes_on = asks(2, Some(ACK));
+    goes_on.tcp = Some((ACK | FIN, 1_001, 5_001));
+    assert_eq!(
+        through_kernel(&served, &goes_on),
+        Some(before_as(&before, &goes_on))
+    );
+    assert_eq!(served.in_kernel(&asks(2, Some(SYN)).frame()), XDP_DROP);
+    through(&served, &asks(4, Some(SYN)));
+}
+
+fn dropping(cidr: &str) -> Value {
+    json!({
+        "apiVersion": "headgate.dev/v1alpha1", "kind": "XdpPolicy",
+        "metadata": {"name": "closed"},
+        "spec": {"rules": [{"name": "bad", "action": "Drop", "from": {"cidrs": [cidr]}}]},
+    })
+}
+
+/// `packet` as the backend sees it that got `before`.
+fn before_as(before: &Datagram, packet: &Datagram) -> Datagram {
+    Datagram {
+        source: before.source,
+        destination: before.destination,
+        ..packet.clone()
+    }
 }
 
 fn flood() {
