@@ -220,12 +220,13 @@ fn service<'a, T: Tables>(tables: &'a T, table: &Services, hash: u64) -> Option<
     tables.at(table.services + (number - 1) * size_of::<Service>() as u32)
 }
 
+/// A link-layer header without VLAN tags.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct LinkHeader {
-    destination: [u8; 6],
-    source: [u8; 6],
-    ethertype: U16,
+pub(crate) struct LinkHeader {
+    pub(crate) destination: [u8; 6],
+    pub(crate) source: [u8; 6],
+    pub(crate) ethertype: U16,
 }
 
 /// The second and third word of an IPv4 header.

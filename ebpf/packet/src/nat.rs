@@ -12,20 +12,12 @@ use zerocopy::{
 };
 
 use crate::{
-    balance::rewrite,
+    balance::{LinkHeader, rewrite},
     flows::{Ends, FlowTable, Known, Segment, advance, begin},
     forward::Departure,
     frame::{Frame, FrameMut},
     parse::{ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, PROTOCOL_UDP},
 };
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct LinkHeader {
-    destination: [u8; 6],
-    source: [u8; 6],
-    ethertype: U16,
-}
 
 /// An IPv4 header without options.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

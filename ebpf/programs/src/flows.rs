@@ -62,28 +62,12 @@ impl FlowTable for MapFlows {
 
     #[inline(always)]
     fn exchange_guard(&self, word: &Shared<u32>, old: u32, new: u32) -> bool {
-        // SAFETY: a word of the map's value, aligned; the instruction is BPF's own (BPF_CMPXCHG).
-        unsafe {
-            atomic_cxchg::<_, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
-                word.as_ptr(),
-                old,
-                new,
-            )
-            .1
-        }
+        exchange(word, old, new)
     }
 
     #[inline(always)]
     fn exchange_entry(&self, word: &Shared<u64>, old: u64, new: u64) -> bool {
-        // SAFETY: as in `exchange_guard`.
-        unsafe {
-            atomic_cxchg::<_, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
-                word.as_ptr(),
-                old,
-                new,
-            )
-            .1
-        }
+        exchange(word, old, new)
     }
 
     #[inline(always)]
@@ -91,4 +75,12 @@ impl FlowTable for MapFlows {
         // SAFETY: a helper without arguments.
         (unsafe { bpf_ktime_get_coarse_ns() } >> SECOND) as u32
     }
+}
+
+#[inline(always)]
+fn exchange<T: Copy>(word: &Shared<T>, old: T, new: T) -> bool {
+    const ORDER: AtomicOrdering = AtomicOrdering::SeqCst;
+    // SAFETY: a word of the map's value, aligned; the instruction is BPF's own (BPF_CMPXCHG), and both types
+    // that this is asked for are its sizes.
+    unsafe { atomic_cxchg::<T, { ORDER }, { ORDER }>(word.as_ptr(), old, new).1 }
 }
