@@ -42,7 +42,7 @@ pub const FIRST_PORT: u16 = 10_000;
 /// How many.
 pub const PORTS: u16 = 20_000;
 
-/// A value that programs on several processors read and write, all of it at a time.
+/// A value that programs on several processors read and write.
 #[derive(FromBytes, IntoBytes, KnownLayout, Debug)]
 #[repr(transparent)]
 pub struct Shared<T>(UnsafeCell<T>);
@@ -106,7 +106,7 @@ pub struct Flow {
     pub local_port: Shared<u16>,
     /// Where the client's latest packet came from.
     pub to_client: Shared<Way>,
-    /// The way to the backend when the flow began.
+    /// The way to the backend when the ring last had the same one for it.
     pub to_backend: Shared<Way>,
 }
 

@@ -109,8 +109,13 @@ fn ready() {
     });
     assert!(is(&waiting, "Reconciling=True"), "{waiting:#}");
 
-    // It may be Ready before that, on those nodes whose agents are there first.
     let fleet = fleet.start();
+    let first = wait_for_status(&fleet, "web", "is Ready", |policy| {
+        is(policy, "Ready=True/Live")
+    });
+    // An agent that is not there yet holds nothing up; one that is must have shown it.
+    let counts = &first["status"]["nodes"];
+    assert_eq!([&counts["pending"], &counts["failing"]], [0, 0], "{counts}");
     let ready = wait_for_status(&fleet, "web", "is Ready on all nodes", |policy| {
         is(policy, "Ready=True/Live") && policy["status"]["nodes"]["live"] == 3
     });
