@@ -23,7 +23,7 @@ use etherparse::{
     EtherType, IpNumber, Ipv6ExtensionSlice, LaxIpv4Slice, LaxIpv6Slice, LaxLinkExtSlice,
     LaxNetSlice, LaxSlicedPacket, LenSource, TcpHeaderSlice, UdpHeaderSlice, err::Layer,
 };
-use headgate_packet::parse::{Addresses, Fragment, Packet, Parsed, Transport, parse};
+use headgate_packet::parse::{Addresses, Fragment, Packet, Parsed, TransportKind, parse};
 
 use model::{Fields, Piece};
 
@@ -60,21 +60,15 @@ fn fields(packet: &Packet) -> Fields {
             destination,
         } => (v6(source), v6(destination)),
     };
+    let transport = packet.transport;
     let (mut ports, mut flags, mut kind) = (None, None, None);
-    match packet.transport {
-        Transport::None => {}
-        Transport::Tcp {
-            source_port,
-            destination_port,
-            flags: bits,
-        } => (ports, flags) = (Some((source_port, destination_port)), Some(bits)),
-        Transport::Ports {
-            source_port,
-            destination_port,
-        } => ports = Some((source_port, destination_port)),
-        Transport::Icmp { kind: number } | Transport::Icmpv6 { kind: number } => {
-            kind = Some(number);
+    match transport.kind {
+        TransportKind::None => {}
+        TransportKind::Tcp | TransportKind::Ports => {
+            ports = Some((transport.source_port(), transport.destination_port()));
+            flags = (transport.kind == TransportKind::Tcp).then_some(transport.detail());
         }
+        TransportKind::Icmp | TransportKind::Icmpv6 => kind = Some(transport.detail()),
     }
     Fields {
         source,

@@ -14,8 +14,9 @@ use crate::{bpf::Program, features::why_no_balancer, observe, pins::Pins, shared
 /// The object as built: an ELF file.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/headgate.bpf.o"));
 
-/// Name of the program in it.
+/// The program with the load balancer, and the one without.
 const PROGRAM: &str = "headgate";
+const FILTER: &str = "headgate_filter";
 
 /// Most of a message that is passed on, from its begin and as much from its end.
 const LOG_CHARACTERS: usize = 2048;
@@ -39,12 +40,14 @@ pub(crate) fn load(
     Shared::required(pins)?;
     let number = port.number();
     let limit = capacity.0 - LINE;
-    let balances = u32::from(why_no_balancer().is_none());
+    let name = match why_no_balancer() {
+        None => PROGRAM,
+        Some(_) => FILTER,
+    };
     let mut loader = EbpfLoader::new();
     loader
         .override_global("PORT", &number, true)
         .override_global("LIMIT", &limit, true)
-        .override_global("BALANCES", &balances, true)
         .map_pin_path(maps::TABLES.name, pins.slots(capacity));
     loader.map_pin_path(maps::MONITORED_SECTION, pins.map(maps::MONITORED.name));
     for spec in &maps::SHARED {
@@ -52,7 +55,7 @@ pub(crate) fn load(
     }
     let mut load = || -> Result<Program, Box<dyn Error>> {
         let mut object = loader.load(OBJECT)?;
-        let program = object.program_mut(PROGRAM).ok_or("the object lacks it")?;
+        let program = object.program_mut(name).ok_or("the object lacks it")?;
         let program: &mut Xdp = program.try_into()?;
         program.load()?;
         let fd = program.fd()?.as_fd().try_clone_to_owned()?;

@@ -185,7 +185,7 @@ impl Programs {
         }
         Ok(Self {
             pinned,
-            shared: shared.map(|shared| shared.ids().to_vec()),
+            shared: shared.map(Shared::used),
             outer_maps: outer_maps
                 .iter()
                 .map(|(capacity, outer)| (*capacity, outer.id()))

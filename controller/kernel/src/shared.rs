@@ -9,6 +9,7 @@ use crate::{
     bpf::Map,
     error::{Asked, if_present, unusable},
     failsafe::Failsafe,
+    features::why_no_balancer,
     flows,
     pins::Pins,
 };
@@ -109,20 +110,21 @@ impl Shared {
         )
     }
 
-    /// Ids of the maps.
-    pub(crate) fn ids(&self) -> [u32; maps::SHARED.len()] {
-        [
-            self.active.id(),
-            self.rule_counters.id(),
-            self.reason_counters.id(),
-            self.failsafe.id(),
-            self.failsafe_bits.id(),
-            self.monitored.id(),
-            self.monitor.id(),
-            self.monitor_budgets.id(),
-            self.events.id(),
-            self.flows.id(),
-        ]
+    /// Ids of the maps that a program of ours uses on this kernel.
+    pub(crate) fn used(&self) -> Vec<u32> {
+        let always = [
+            &self.active,
+            &self.rule_counters,
+            &self.reason_counters,
+            &self.failsafe,
+            &self.failsafe_bits,
+            &self.monitored,
+            &self.monitor,
+            &self.monitor_budgets,
+            &self.events,
+        ];
+        let balancing = why_no_balancer().is_none().then_some(&self.flows);
+        always.into_iter().chain(balancing).map(Map::id).collect()
     }
 
     /// What a monitor writes and reads: the word that every packet asks for, its order, and what was

@@ -19,7 +19,7 @@ use crate::{
     frame::FrameMut,
     parse::{
         Addresses, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, PROTOCOL_TCP,
-        PROTOCOL_UDP, Packet, Transport,
+        PROTOCOL_UDP, Packet, TransportKind,
     },
     tables::Tables,
 };
@@ -73,8 +73,8 @@ impl Target {
         let (Some(ends), Some(flows)) = (ends(packet), flows()) else {
             return Known::NONE;
         };
-        let (begins, backend) = match packet.transport {
-            Transport::Tcp { flags, .. } => (begins(flags), None),
+        let (begins, backend) = match packet.transport.kind {
+            TransportKind::Tcp => (begins(packet.transport.detail()), None),
             _ => (false, self.backend().and_then(Result::ok)),
         };
         match self.asked {
@@ -169,22 +169,16 @@ fn find<T: Tables>(tables: &T, packet: &Packet) -> Option<Target> {
 /// its address and protocol, and is where fragments go.
 #[inline(always)]
 fn ends(packet: &Packet) -> Option<Ends> {
-    let (source_port, destination_port) = match (packet.transport, packet.protocol) {
-        (
-            Transport::Tcp {
-                source_port,
-                destination_port,
-                ..
-            },
-            _,
-        )
-        | (
-            Transport::Ports {
-                source_port,
-                destination_port,
-            },
-            PROTOCOL_UDP,
-        ) if packet.fragment == Fragment::Whole => (source_port, destination_port),
+    let ports = (
+        packet.transport.source_port(),
+        packet.transport.destination_port(),
+    );
+    let (source_port, destination_port) = match (packet.transport.kind, packet.protocol) {
+        (TransportKind::Tcp, _) | (TransportKind::Ports, PROTOCOL_UDP)
+            if packet.fragment == Fragment::Whole =>
+        {
+            ports
+        }
         (_, PROTOCOL_TCP | PROTOCOL_UDP) if packet.fragment != Fragment::Whole => (0, 0),
         _ => return None,
     };

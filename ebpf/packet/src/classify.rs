@@ -6,7 +6,7 @@ use headgate_layout::tables::{
 };
 
 use crate::{
-    parse::{Addresses, Fragment, Packet, Transport},
+    parse::{Addresses, Fragment, Packet, TransportKind},
     tables::Tables,
     trie,
 };
@@ -77,21 +77,14 @@ fn transport_class<T: Tables>(tables: &T, header: &Header, packet: &Packet) -> O
         return Some(0);
     }
     let kind = u32::from(*tables.at::<u16>(header.kinds + kind_index(header, packet) * 2)?);
-    let (source_port, destination_port) = match packet.transport {
-        Transport::Tcp {
-            source_port,
-            destination_port,
-            ..
-        }
-        | Transport::Ports {
-            source_port,
-            destination_port,
-        } => (source_port, destination_port),
-        // A kind without ports matches no port qualifier, whatever the class of port 0.
-        Transport::None | Transport::Icmp { .. } | Transport::Icmpv6 { .. } => (0, 0),
-    };
-    let destination = port_class(tables, header.destination_ports, destination_port)?;
-    let source = port_class(tables, header.source_ports, source_port)?;
+    // A kind without ports matches no port qualifier, whatever the class of port 0.
+    let transport = packet.transport;
+    let destination = port_class(
+        tables,
+        header.destination_ports,
+        transport.destination_port(),
+    )?;
+    let source = port_class(tables, header.source_ports, transport.source_port())?;
     let ports = cross(tables, header.ports, header.ports_row, destination, source)?;
     cross(tables, header.transport, header.transport_row, kind, ports)
 }
@@ -100,13 +93,14 @@ fn transport_class<T: Tables>(tables: &T, header: &Header, packet: &Packet) -> O
 fn kind_index(header: &Header, packet: &Packet) -> u32 {
     let fragment = packet.fragment as u32;
     if header.details != 0 && packet.fragment != Fragment::Later {
-        match packet.transport {
-            Transport::Tcp { flags, .. } => {
-                return kind_of_detail(Detail::Tcp, fragment, flags);
-            }
-            Transport::Icmp { kind } => return kind_of_detail(Detail::Icmp, fragment, kind),
-            Transport::Icmpv6 { kind } => return kind_of_detail(Detail::Icmpv6, fragment, kind),
-            Transport::Ports { .. } | Transport::None => {}
+        let detail = match packet.transport.kind {
+            TransportKind::Tcp => Some(Detail::Tcp),
+            TransportKind::Icmp => Some(Detail::Icmp),
+            TransportKind::Icmpv6 => Some(Detail::Icmpv6),
+            TransportKind::Ports | TransportKind::None => None,
+        };
+        if let Some(detail) = detail {
+            return kind_of_detail(detail, fragment, packet.transport.detail());
         }
     }
     let family = match packet.addresses {

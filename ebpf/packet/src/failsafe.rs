@@ -5,7 +5,7 @@ use headgate_layout::{failsafe::Peer, tables::Header};
 
 use crate::{
     blind::blinded,
-    parse::{Addresses, Fragment, PROTOCOL_ICMPV6, PROTOCOL_UDP, Packet, Transport},
+    parse::{Addresses, Fragment, PROTOCOL_ICMPV6, PROTOCOL_UDP, Packet, TransportKind},
 };
 
 const DHCP_SERVER: u16 = 67;
@@ -39,23 +39,19 @@ impl Claim {
     #[inline(always)]
     #[must_use]
     pub fn of(packet: &Packet) -> Self {
-        let Transport::Tcp {
-            source_port,
-            destination_port,
-            flags,
-        } = packet.transport
-        else {
+        let transport = packet.transport;
+        if transport.kind != TransportKind::Tcp {
             return Self(if needed_to_live(packet) { NEEDED } else { 0 });
-        };
-        if packet.fragment != Fragment::Whole || destination_port == 0 {
+        }
+        if packet.fragment != Fragment::Whole || transport.destination_port() == 0 {
             return Self(0);
         }
-        let source = if flags & (ACK | RST) == 0 {
+        let source = if transport.detail() & (ACK | RST) == 0 {
             0
         } else {
-            u32::from(source_port)
+            u32::from(transport.source_port())
         };
-        Self(source << 16 | u32::from(destination_port))
+        Self(source << 16 | u32::from(transport.destination_port()))
     }
 
     /// The same, of which the verifier knows nothing: see [`blinded`].
@@ -95,23 +91,20 @@ pub fn needed_to_live(packet: &Packet) -> bool {
     if packet.fragment != Fragment::Whole {
         return false;
     }
-    match (packet.transport, packet.addresses) {
-        (
-            Transport::Ports {
-                source_port,
-                destination_port,
-            },
-            addresses,
-        ) if packet.protocol == PROTOCOL_UDP => match addresses {
-            Addresses::V4 { .. } => source_port == DHCP_SERVER && destination_port == DHCP_CLIENT,
+    let ports = (
+        packet.transport.source_port(),
+        packet.transport.destination_port(),
+    );
+    match (packet.transport.kind, packet.addresses) {
+        (TransportKind::Ports, addresses) if packet.protocol == PROTOCOL_UDP => match addresses {
+            Addresses::V4 { .. } => ports == (DHCP_SERVER, DHCP_CLIENT),
             Addresses::V6 { source, .. } => {
-                source_port == DHCPV6_SERVER
-                    && destination_port == DHCPV6_CLIENT
-                    && source.0 >> 54 == LINK_LOCAL
+                ports == (DHCPV6_SERVER, DHCPV6_CLIENT) && source.0 >> 54 == LINK_LOCAL
             }
         },
-        (Transport::Icmpv6 { kind }, _) if packet.protocol == PROTOCOL_ICMPV6 => {
-            (NDP_FIRST..=NDP_LAST).contains(&kind) && packet.hop_limit == NDP_HOP_LIMIT
+        (TransportKind::Icmpv6, _) if packet.protocol == PROTOCOL_ICMPV6 => {
+            (NDP_FIRST..=NDP_LAST).contains(&packet.transport.detail())
+                && packet.hop_limit == NDP_HOP_LIMIT
         }
         _ => false,
     }

@@ -18,6 +18,9 @@ use crate::{
 
 /// What a verdict needs besides the frame.
 pub trait Environment {
+    /// Whether the load balancer is asked.
+    const BALANCES: bool;
+
     /// The tables of one policy set.
     type Tables: Tables;
 
@@ -26,9 +29,6 @@ pub trait Environment {
 
     /// The flows that go through Nat.
     type Flows: FlowTable;
-
-    /// Whether the load balancer is asked.
-    fn balances(&self) -> bool;
 
     /// The flows of this node, or `None` where nothing goes through Nat.
     fn flows(&self) -> Option<Self::Flows>;
@@ -91,7 +91,7 @@ pub fn judge<F: Frame + ?Sized, E: Environment>(frame: &F, environment: &E) -> V
         return Verdict::by(Reason::NoTables, packet.length);
     };
     let claim = claim.blinded(header);
-    let (target, flow) = match environment.balances() {
+    let (target, flow) = match E::BALANCES {
         true => {
             let target = Target::of(&tables, &packet).blinded(header);
             let flow = target.flow(&tables, || environment.flows(), &packet);

@@ -167,37 +167,106 @@ pub enum Addresses {
     },
 }
 
-/// What the transport header gives; a protocol without qualifiers gives `None`.
+/// Which transport header there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+#[repr(u32)]
+pub enum TransportKind {
     /// No header that rules ask for: another protocol, or a later fragment.
     None,
     /// A TCP segment.
-    Tcp {
-        /// Source port.
-        source_port: u16,
-        /// Destination port.
-        destination_port: u16,
-        /// The flags, CWR in the highest bit, FIN in the lowest.
-        flags: u8,
-    },
+    Tcp,
     /// A UDP datagram or an SCTP packet.
-    Ports {
-        /// Source port.
-        source_port: u16,
-        /// Destination port.
-        destination_port: u16,
-    },
+    Ports,
     /// An ICMP message over IPv4.
-    Icmp {
-        /// Its type.
-        kind: u8,
-    },
+    Icmp,
     /// An ICMPv6 message over IPv6.
-    Icmpv6 {
-        /// Its type.
-        kind: u8,
-    },
+    Icmpv6,
+}
+
+/// What the transport header gives, in whole words that are always written, 0 where its kind has nothing:
+/// older verifiers refuse to read what the compiler kept of a value without having written it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// Which header it is.
+    pub kind: TransportKind,
+    /// Source port in the upper half, destination port in the lower.
+    ports: u32,
+    /// Flags or type.
+    detail: u32,
+}
+
+impl Transport {
+    /// No header that rules ask for.
+    pub const NONE: Self = Self {
+        kind: TransportKind::None,
+        ports: 0,
+        detail: 0,
+    };
+
+    /// A TCP segment.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tcp(source_port: u16, destination_port: u16, flags: u8) -> Self {
+        Self {
+            kind: TransportKind::Tcp,
+            detail: flags as u32,
+            ..Self::ports(source_port, destination_port)
+        }
+    }
+
+    /// A UDP datagram or an SCTP packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ports(source_port: u16, destination_port: u16) -> Self {
+        Self {
+            kind: TransportKind::Ports,
+            ports: (source_port as u32) << 16 | destination_port as u32,
+            detail: 0,
+        }
+    }
+
+    /// An ICMP message of type `kind`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn icmp(kind: u8) -> Self {
+        Self {
+            kind: TransportKind::Icmp,
+            detail: kind as u32,
+            ..Self::NONE
+        }
+    }
+
+    /// An ICMPv6 message of type `kind`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn icmpv6(kind: u8) -> Self {
+        Self {
+            kind: TransportKind::Icmpv6,
+            detail: kind as u32,
+            ..Self::NONE
+        }
+    }
+
+    /// Source port; 0 where there are none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source_port(self) -> u16 {
+        (self.ports >> 16) as u16
+    }
+
+    /// Destination port; 0 where there are none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn destination_port(self) -> u16 {
+        self.ports as u16
+    }
+
+    /// Of TCP the flags, CWR in the highest bit, FIN in the lowest; of ICMP and ICMPv6 the type.
+    #[inline(always)]
+    #[must_use]
+    pub const fn detail(self) -> u8 {
+        self.detail as u8
+    }
 }
 
 /// The fields of an IP packet that rules ask for.
@@ -315,7 +384,7 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, start: u32) -> Result<Packet, ParseError> 
         return Err(ParseError::TcpFragmentOverlap);
     }
     let transport = match (fragment, protocol) {
-        (Fragment::Later, _) => Transport::None,
+        (Fragment::Later, _) => Transport::NONE,
         (_, PROTOCOL_ICMP) => icmp(frame, start + header_length, end)?,
         _ => ports(frame, start + header_length, end, protocol)?,
     };
@@ -346,7 +415,7 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, start: u32) -> Result<Packet, ParseError> 
         (protocol, offset, fragment) = extensions(frame, protocol, offset, end)?;
     }
     let transport = match (fragment, protocol) {
-        (Fragment::Later, _) => Transport::None,
+        (Fragment::Later, _) => Transport::NONE,
         (_, PROTOCOL_ICMPV6) => icmpv6(frame, offset, end)?,
         _ => ports(frame, offset, end, protocol)?,
     };
@@ -421,40 +490,40 @@ fn ports<F: Frame + ?Sized>(
             if header_length < size_of::<TcpHeader>() as u32 || offset + header_length > end {
                 return Err(ParseError::Malformed);
             }
-            Ok(Transport::Tcp {
-                source_port: header.source.get(),
-                destination_port: header.destination.get(),
-                flags: header.flags,
-            })
+            Ok(Transport::tcp(
+                header.source.get(),
+                header.destination.get(),
+                header.flags,
+            ))
         }
         PROTOCOL_UDP => {
             let header: &UdpHeader = within(frame, offset, end)?;
-            Ok(Transport::Ports {
-                source_port: header.source.get(),
-                destination_port: header.destination.get(),
-            })
+            Ok(Transport::ports(
+                header.source.get(),
+                header.destination.get(),
+            ))
         }
         PROTOCOL_SCTP => {
             let header: &SctpHeader = within(frame, offset, end)?;
-            Ok(Transport::Ports {
-                source_port: header.source.get(),
-                destination_port: header.destination.get(),
-            })
+            Ok(Transport::ports(
+                header.source.get(),
+                header.destination.get(),
+            ))
         }
-        _ => Ok(Transport::None),
+        _ => Ok(Transport::NONE),
     }
 }
 
 #[inline(always)]
 fn icmp<F: Frame + ?Sized>(frame: &F, offset: u32, end: u32) -> Result<Transport, ParseError> {
     let header: &IcmpHeader = within(frame, offset, end)?;
-    Ok(Transport::Icmp { kind: header.kind })
+    Ok(Transport::icmp(header.kind))
 }
 
 #[inline(always)]
 fn icmpv6<F: Frame + ?Sized>(frame: &F, offset: u32, end: u32) -> Result<Transport, ParseError> {
     let header: &Icmpv6Header = within(frame, offset, end)?;
-    Ok(Transport::Icmpv6 { kind: header.kind })
+    Ok(Transport::icmpv6(header.kind))
 }
 
 /// The header at `offset`; malformed where the frame is too short for it.

@@ -64,15 +64,13 @@ impl OneDecision {
 }
 
 impl<'a> Environment for &'a OneDecision {
+    const BALANCES: bool = true;
+
     type Tables = HostTables<'a>;
     type Flows = HostFlows<'a>;
 
     fn tables(&self) -> Option<HostTables<'a>> {
         Some(HostTables::new(&self.block))
-    }
-
-    fn balances(&self) -> bool {
-        true
     }
 
     fn flows(&self) -> Option<Self::Flows> {
@@ -169,15 +167,13 @@ impl Tables for Empty {
 }
 
 impl Environment for Broken {
+    const BALANCES: bool = true;
+
     type Tables = Empty;
     type Flows = HostFlows<'static>;
 
     fn tables(&self) -> Option<Empty> {
         self.present.then_some(Empty)
-    }
-
-    fn balances(&self) -> bool {
-        true
     }
 
     fn flows(&self) -> Option<Self::Flows> {

@@ -10,15 +10,19 @@ use headgate_packet::{
 use crate::{
     flows::MapFlows,
     frame::XdpFrame,
-    maps::{Node, RULE_COUNTERS, balances, count},
+    maps::{Node, RULE_COUNTERS, count},
 };
 
 /// What the kernel is to do with a frame that may pass: makes it one for its backend or its client, if it
 /// has one. The verdict becomes another where that cannot be done.
 #[inline(always)]
-pub fn forward(ctx: &XdpContext, verdict: &mut Verdict, node: &Node) -> u32 {
+pub fn forward<const BALANCES: bool>(
+    ctx: &XdpContext,
+    verdict: &mut Verdict,
+    node: &Node<BALANCES>,
+) -> u32 {
     let is_for_none = verdict.backend == 0 && !verdict.flow.is_some();
-    if !balances() || is_for_none {
+    if !BALANCES || is_for_none {
         return xdp_action::XDP_PASS;
     }
     let Some(tables) = node.asked() else {

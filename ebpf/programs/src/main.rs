@@ -25,10 +25,21 @@ use crate::{
 /// Judges every frame that arrives at one interface.
 #[xdp(frags)]
 pub fn headgate(ctx: XdpContext) -> u32 {
-    let node = Node::default();
-    let mut verdict = judge(&XdpFrame::new(&ctx), &node);
-    let forwarded = forward(&ctx, &mut verdict, &node);
-    tell(&ctx, &verdict, &node);
+    run::<true>(&ctx)
+}
+
+/// The same without the load balancer, for kernels whose verifier does not come to an end with it.
+#[xdp(frags)]
+pub fn headgate_filter(ctx: XdpContext) -> u32 {
+    run::<false>(&ctx)
+}
+
+#[inline(always)]
+fn run<const BALANCES: bool>(ctx: &XdpContext) -> u32 {
+    let node = Node::<BALANCES>::default();
+    let mut verdict = judge(&XdpFrame::new(ctx), &node);
+    let forwarded = forward(ctx, &mut verdict, &node);
+    tell(ctx, &verdict, &node);
     match verdict.cause {
         Cause::Rule(index) => count(RULE_COUNTERS.get_ptr_mut(index), verdict.length),
         Cause::Reason(reason) => count(

@@ -56,18 +56,6 @@ static PORT: u32 = 0;
 #[unsafe(no_mangle)]
 static LIMIT: u32 = 0;
 
-/// Whether the load balancer is compiled in; set at load time. The verifiers of older kernels do not come to
-/// an end with it.
-#[unsafe(no_mangle)]
-static BALANCES: u32 = 0;
-
-/// Whether the load balancer is compiled in: where it is not, the verifier leaves out what it would not reach.
-#[inline(always)]
-pub fn balances() -> bool {
-    // SAFETY: as in `port`.
-    unsafe { core::ptr::read_volatile(&raw const BALANCES) != 0 }
-}
-
 /// This program's port index.
 #[inline(always)]
 pub fn port() -> u32 {
@@ -91,14 +79,14 @@ pub fn count(counter: Option<*mut Count>, length: u32) {
 
 /// The maps, as what a verdict needs.
 #[derive(Default)]
-pub struct Node {
+pub struct Node<const BALANCES: bool> {
     /// Where the tables begin that were asked. Not a [`MapTables`], whose limit is undefined where
     /// there are none: the compiler may then spill a register that holds nothing, and the verifier
     /// refuses to read one.
     asked: Cell<Option<NonNull<u8>>>,
 }
 
-impl Node {
+impl<const BALANCES: bool> Node<BALANCES> {
     /// The tables that the verdict is from, if any were asked.
     #[inline(always)]
     pub fn asked(&self) -> Option<MapTables> {
@@ -106,7 +94,9 @@ impl Node {
     }
 }
 
-impl Environment for Node {
+impl<const BALANCES: bool> Environment for Node<BALANCES> {
+    const BALANCES: bool = BALANCES;
+
     type Tables = MapTables;
     type Flows = MapFlows;
 
@@ -120,11 +110,6 @@ impl Environment for Node {
         let start = NonNull::new(block)?.cast();
         self.asked.set(Some(start));
         Some(MapTables::new(start))
-    }
-
-    #[inline(always)]
-    fn balances(&self) -> bool {
-        balances()
     }
 
     #[inline(always)]

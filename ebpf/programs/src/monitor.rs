@@ -31,7 +31,7 @@ static EVENTS: RingBuf<Event, { RING_BYTES as usize }> = RingBuf::new();
 
 /// Tells `verdict` if somebody asks for such.
 #[inline(always)]
-pub fn tell(ctx: &XdpContext, verdict: &Verdict, node: &Node) {
+pub fn tell<const B: bool>(ctx: &XdpContext, verdict: &Verdict, node: &Node<B>) {
     // SAFETY: a live variable, of which each side reads and writes the whole word.
     let wanted = unsafe { (&raw const MONITORED).read_volatile() };
     if wanted == 0 {
@@ -49,7 +49,7 @@ pub fn tell(ctx: &XdpContext, verdict: &Verdict, node: &Node) {
 }
 
 #[inline(always)]
-fn sample(ctx: &XdpContext, verdict: &Verdict, node: &Node) {
+fn sample<const B: bool>(ctx: &XdpContext, verdict: &Verdict, node: &Node<B>) {
     let (Some(order), Some(budget)) = (MONITOR.get(0), MONITOR_BUDGETS.get_ptr_mut(0)) else {
         return;
     };

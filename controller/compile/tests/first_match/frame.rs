@@ -145,6 +145,8 @@ struct Port<'a> {
 }
 
 impl<'a> Environment for Port<'a> {
+    const BALANCES: bool = true;
+
     type Tables = HostTables<'a>;
     type Flows = HostFlows<'a>;
 
@@ -154,10 +156,6 @@ impl<'a> Environment for Port<'a> {
 
     fn flows(&self) -> Option<HostFlows<'a>> {
         None
-    }
-
-    fn balances(&self) -> bool {
-        true
     }
 
     fn is_failsafe_peer(&self, addresses: &Addresses, _: Claim) -> bool {

@@ -57,18 +57,15 @@ pub fn packet_of(fields: &Fields) -> Packet {
         mixed => panic!("two families: {mixed:?}"),
     };
     let transport = match (fields.ports, fields.flags, fields.kind) {
-        (Some((source_port, destination_port)), Some(flags), _) => Transport::Tcp {
-            source_port,
-            destination_port,
-            flags,
-        },
-        (Some((source_port, destination_port)), None, _) => Transport::Ports {
-            source_port,
-            destination_port,
-        },
-        (None, _, Some(kind)) if fields.source.is_ipv4() => Transport::Icmp { kind },
-        (None, _, Some(kind)) => Transport::Icmpv6 { kind },
-        (None, _, None) => Transport::None,
+        (Some((source_port, destination_port)), Some(flags), _) => {
+            Transport::tcp(source_port, destination_port, flags)
+        }
+        (Some((source_port, destination_port)), None, _) => {
+            Transport::ports(source_port, destination_port)
+        }
+        (None, _, Some(kind)) if fields.source.is_ipv4() => Transport::icmp(kind),
+        (None, _, Some(kind)) => Transport::icmpv6(kind),
+        (None, _, None) => Transport::NONE,
     };
     Packet {
         addresses,

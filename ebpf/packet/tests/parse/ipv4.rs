@@ -9,10 +9,7 @@ use crate::{
     frames::{ESP, GRE, ICMP, ICMPV6, Ipv4, MORE_FRAGMENTS, SCTP, TCP, UDP, icmp, tcp, udp},
 };
 
-const UDP_1_2: Transport = Transport::Ports {
-    source_port: 1,
-    destination_port: 2,
-};
+const UDP_1_2: Transport = Transport::ports(1, 2);
 /// Don't Fragment and the reserved bit: neither makes a fragment.
 const DONT_FRAGMENT: u16 = 0x4000;
 const RESERVED: u16 = 0x8000;
@@ -45,11 +42,7 @@ fn all_fields() {
         protocol: 6,
         hop_limit: 3,
         fragment: Fragment::Whole,
-        transport: Transport::Tcp {
-            source_port: 0xabcd,
-            destination_port: 443,
-            flags: 0x12,
-        },
+        transport: Transport::tcp(0xabcd, 443, 0x12),
         length: 54,
     };
     assert_eq!(fields(&header.frame(&tcp(0xabcd, 443, 0x12))), expected);
@@ -125,10 +118,10 @@ fn fragment_states() {
         (DONT_FRAGMENT, Fragment::Whole, UDP_1_2),
         (RESERVED | DONT_FRAGMENT, Fragment::Whole, UDP_1_2),
         (MORE_FRAGMENTS, Fragment::First, UDP_1_2),
-        (MORE_FRAGMENTS | 1, Fragment::Later, Transport::None),
-        (MORE_FRAGMENTS | 0x1fff, Fragment::Later, Transport::None),
-        (1, Fragment::Later, Transport::None),
-        (0x1fff, Fragment::Later, Transport::None),
+        (MORE_FRAGMENTS | 1, Fragment::Later, Transport::NONE),
+        (MORE_FRAGMENTS | 0x1fff, Fragment::Later, Transport::NONE),
+        (1, Fragment::Later, Transport::NONE),
+        (0x1fff, Fragment::Later, Transport::NONE),
     ] {
         let header = Ipv4 {
             fragment: field,
@@ -149,7 +142,7 @@ fn a_later_fragment_may_be_shorter_than_any_header() {
             fragment: 185,
             ..Ipv4::default()
         };
-        assert_eq!(fields(&header.frame(&[7])).transport, Transport::None);
+        assert_eq!(fields(&header.frame(&[7])).transport, Transport::NONE);
         assert_eq!(fields(&header.frame(&[])).fragment, Fragment::Later);
     }
 }
@@ -185,7 +178,7 @@ fn protocols_without_qualifiers_have_no_header_to_be_cut_short() {
             ..Ipv4::default()
         };
         let packet = fields(&header.frame(&[]));
-        assert_eq!(packet.transport, Transport::None);
+        assert_eq!(packet.transport, Transport::NONE);
         assert_eq!(packet.protocol, protocol);
     }
 }
@@ -198,6 +191,6 @@ fn icmp_has_a_type() {
             ..Ipv4::default()
         };
         let packet = fields(&header.frame(&icmp(kind)));
-        assert_eq!(packet.transport, Transport::Icmp { kind });
+        assert_eq!(packet.transport, Transport::icmp(kind));
     }
 }

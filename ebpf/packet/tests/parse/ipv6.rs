@@ -7,10 +7,7 @@ use crate::{
     frames::{ESP, Extension, GRE, ICMP, ICMPV6, IPV6, Ipv6, TCP, UDP, ethernet, icmpv6, tcp, udp},
 };
 
-const UDP_1_2: Transport = Transport::Ports {
-    source_port: 1,
-    destination_port: 2,
-};
+const UDP_1_2: Transport = Transport::ports(1, 2);
 
 fn with(protocol: u8, extensions: &[Extension]) -> Ipv6 {
     Ipv6 {
@@ -41,7 +38,7 @@ fn all_fields() {
         protocol: 58,
         hop_limit: 255,
         fragment: Fragment::Whole,
-        transport: Transport::Icmpv6 { kind: 135 },
+        transport: Transport::icmpv6(135),
         length: 58,
     };
     assert_eq!(fields(&header.frame(&icmpv6(135))), expected);
@@ -132,9 +129,9 @@ fn an_extension_header_beyond_the_packet_is_malformed() {
 fn fragment_states() {
     for (offset, more, state, transport) in [
         (0, true, Fragment::First, UDP_1_2),
-        (1, true, Fragment::Later, Transport::None),
-        (1, false, Fragment::Later, Transport::None),
-        (0x1fff, true, Fragment::Later, Transport::None),
+        (1, true, Fragment::Later, Transport::NONE),
+        (1, false, Fragment::Later, Transport::NONE),
+        (0x1fff, true, Fragment::Later, Transport::NONE),
         // An atomic fragment (RFC 6946) is a whole packet.
         (0, false, Fragment::Whole, UDP_1_2),
     ] {
@@ -159,7 +156,7 @@ fn a_later_fragment_ends_the_walk() {
     let packet = fields(&header.frame(&[0xff; 3]));
     assert_eq!(packet.protocol, 60);
     assert_eq!(packet.fragment, Fragment::Later);
-    assert_eq!(packet.transport, Transport::None);
+    assert_eq!(packet.transport, Transport::NONE);
 }
 
 #[test]
@@ -194,7 +191,7 @@ fn offset_one_of_tcp_is_an_ordinary_later_fragment() {
 fn icmp_over_ipv6_is_a_number_like_any_other() {
     let packet = fields(&with(ICMP, &[]).frame(&[]));
     assert_eq!(packet.protocol, ICMP);
-    assert_eq!(packet.transport, Transport::None);
+    assert_eq!(packet.transport, Transport::NONE);
 }
 
 #[test]

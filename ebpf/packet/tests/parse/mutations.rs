@@ -65,7 +65,7 @@ fn check(frame: &[u8], first_buffer: usize) {
         assert!(packet.length as usize <= frame.len());
         assert!(packet.length >= 34);
         if packet.fragment == Fragment::Later {
-            assert_eq!(packet.transport, Transport::None);
+            assert_eq!(packet.transport, Transport::NONE);
         }
     }
     let split = MultiBuffer {

@@ -116,7 +116,7 @@ fn foreign() {
             panic!("{mode:?}: {outcomes:?}");
         };
         assert_eq!(*program_id, theirs.program_id);
-        assert_eq!(program_name, "headgate");
+        assert!(program_name.starts_with("headgate"), "{program_name}");
     }
     assert!(ours.observe().links.is_empty());
     assert_eq!(other.observe().links[&port(0)], theirs);

@@ -223,15 +223,13 @@ struct Host<'a> {
 }
 
 impl<'a> Environment for Host<'a> {
+    const BALANCES: bool = true;
+
     type Tables = HostTables<'a>;
     type Flows = HostFlows<'a>;
 
     fn tables(&self) -> Option<HostTables<'a>> {
         Some(self.tables)
-    }
-
-    fn balances(&self) -> bool {
-        true
     }
 
     fn flows(&self) -> Option<HostFlows<'a>> {

@@ -68,10 +68,14 @@ fn maps_of_object() {
 
 fn program() {
     let object = Object::parse(OBJECT).expect("an object");
-    assert_eq!(object.programs.keys().collect::<Vec<_>>(), ["headgate"]);
-    let section = &object.programs["headgate"].section;
-    let frags = matches!(section, aya_obj::ProgramSection::Xdp { frags: true, .. });
-    assert!(frags, "{section:?}");
+    let mut names: Vec<_> = object.programs.keys().collect();
+    names.sort();
+    assert_eq!(names, ["headgate", "headgate_filter"]);
+    for program in object.programs.values() {
+        let section = &program.section;
+        let frags = matches!(section, aya_obj::ProgramSection::Xdp { frags: true, .. });
+        assert!(frags, "{section:?}");
+    }
 }
 
 /// DWARF holds a hash of the checkout's path, whatever is mapped to something else in it; and an image

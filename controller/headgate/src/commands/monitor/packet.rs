@@ -7,7 +7,7 @@ use std::{
 
 use headgate_packet::{
     frame::{Frame, WireType},
-    parse::{Addresses, Fragment, Packet, Parsed, Transport, parse},
+    parse::{Addresses, Fragment, Packet, Parsed, TransportKind, parse},
 };
 use serde::Serialize;
 
@@ -94,27 +94,21 @@ impl Headers {
             },
             ..Self::default()
         };
-        match packet.transport {
-            Transport::None => {}
-            Transport::Tcp {
-                source_port,
-                destination_port,
-                flags,
-            } => {
-                headers.source_port = Some(source_port);
-                headers.destination_port = Some(destination_port);
-                let set = FLAGS.iter().enumerate();
-                let set = set.filter(|(bit, _)| flags & (1 << bit) != 0);
-                headers.tcp_flags = Some(set.map(|(_, name)| *name).collect());
+        let transport = packet.transport;
+        match transport.kind {
+            TransportKind::None => {}
+            TransportKind::Tcp | TransportKind::Ports => {
+                headers.source_port = Some(transport.source_port());
+                headers.destination_port = Some(transport.destination_port());
             }
-            Transport::Ports {
-                source_port,
-                destination_port,
-            } => {
-                headers.source_port = Some(source_port);
-                headers.destination_port = Some(destination_port);
+            TransportKind::Icmp | TransportKind::Icmpv6 => {
+                headers.icmp_type = Some(transport.detail());
             }
-            Transport::Icmp { kind } | Transport::Icmpv6 { kind } => headers.icmp_type = Some(kind),
+        }
+        if transport.kind == TransportKind::Tcp {
+            let set = FLAGS.iter().enumerate();
+            let set = set.filter(|(bit, _)| transport.detail() & (1 << bit) != 0);
+            headers.tcp_flags = Some(set.map(|(_, name)| *name).collect());
         }
         headers
     }
