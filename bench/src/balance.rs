@@ -9,6 +9,7 @@ use std::{
 use anyhow::ensure;
 use headgate_compile::{
     classifier::{self, BlockWriter, RuleList},
+    endpoints::Member,
     node::NextHop,
     services::{self, Frontend, Rings, UDP},
 };
@@ -160,15 +161,14 @@ fn many(family: Family, count: u16, backends: u16, meets: bool) -> Vec<Frontend>
         port: if meets { PORT } else { PORT + 1 },
         counter: u32::from(number),
         forwarding: Forwarding::DirectReturn,
-        target_port: PORT,
         ring_size: RING,
         // Each service has another hundred of them.
         backends: (0..backends)
-            .map(|backend| {
-                (
-                    backend_address(number.wrapping_mul(7).wrapping_add(backend)),
-                    1,
-                )
+            .map(|backend| Member {
+                address: backend_address(number.wrapping_mul(7).wrapping_add(backend)),
+                port: PORT,
+                weight: 1,
+                here: false,
             })
             .collect(),
     });

@@ -51,6 +51,7 @@ impl Node {
             ifindex: Ifindex(1),
             mode: WantedMode::Generic,
             tables: block.digest(),
+            egress: false,
         };
         wanted.ports.insert(Self::port(), attachment);
         let observed = self.kernel.observe()?;

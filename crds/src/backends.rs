@@ -23,6 +23,9 @@ pub(crate) fn are_different(addresses: &[String], (): &()) -> garde::Result {
 pub(crate) fn are_usable(addresses: &[String]) -> impl Fn(&Backends, &()) -> garde::Result {
     let addresses: BTreeSet<IpAddr> = addresses.iter().filter_map(|a| address::parse(a)).collect();
     move |backends, ()| {
+        if backends.service_ref.is_some() {
+            return Ok(());
+        }
         let mut seen = BTreeSet::new();
         for backend in &backends.fixed {
             let Some(parsed) = address::parse(&backend.address) else {

@@ -49,7 +49,7 @@ pub use endpoint::{CidrGroupReference, Endpoint};
 pub use ipnet::IpNet;
 pub use load_balancer_service::{
     Backends, Forwarding, LoadBalancerService, LoadBalancerServiceSpec, MAX_BACKENDS, ServicePort,
-    ServiceProtocol, StaticBackend,
+    ServiceProtocol, ServiceReference, StaticBackend, TrafficPolicy,
 };
 pub use node_datapath::{
     InterfaceDatapath, NodeDatapath, NodeDatapathStatus, NodeFacts, ResourceException,

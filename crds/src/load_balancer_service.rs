@@ -68,6 +68,15 @@ pub const MAX_BACKENDS: usize = 512;
     "self.forwarding != 'DirectReturn' \
      || self.ports.all(p, !has(p.targetPort) || p.targetPort == p.port)"
 ).message("DirectReturn cannot change a port; remove targetPort, or set forwarding to Nat"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.backends.serviceRef) || self.forwarding == 'Nat'"
+).message("endpoints of a Service do not have the service's address; set forwarding to Nat, or list static backends"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.backends.serviceRef) || self.ports.all(p, !has(p.targetPort))"
+).message("endpoints of a Service say themselves which port they listen on; remove targetPort"))]
+#[x_kube(validation = Rule::new(
+    "has(self.backends.serviceRef) || self.externalTrafficPolicy == 'Cluster'"
+).message("where static backends run is not known; remove externalTrafficPolicy, or give serviceRef"))]
 pub struct LoadBalancerServiceSpec {
     /// Nodes that serve, by their labels. Absent or empty means every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,12 +125,19 @@ pub struct LoadBalancerServiceSpec {
 
     /// How packets get there. Nat puts the backend's address and port in the place of the service's,
     /// and an address and port of the node in the place of the client's: backends need nothing but to
-    /// listen, and do not see the client's address. DirectReturn leaves the packet as it is but for
+    /// listen, and do not see the client's address unless they are endpoints on this very node.
+    /// DirectReturn leaves the packet as it is but for
     /// the link layer's addresses: every backend has the service's addresses itself, on an interface
     /// that does not answer ARP and neighbour discovery, and answers clients directly.
     #[serde(default)]
     #[garde(skip)]
     pub forwarding: Forwarding,
+
+    /// Which endpoints of the Service that serviceRef names a node uses: Cluster means all of them,
+    /// Local only those that run on it.
+    #[serde(default)]
+    #[garde(skip)]
+    pub external_traffic_policy: TrafficPolicy,
 
     /// Entries of the table that flows are spread over: 4093, 16381 or 65537. More entries spread
     /// more evenly, and fewer flows of other backends move when one backend goes.
@@ -179,16 +195,45 @@ impl ServiceProtocol {
     }
 }
 
-/// The backends of a service.
+/// The backends of a service: one of the two.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = crd_object)]
+#[x_kube(validation = Rule::new("has(self.static) != has(self.serviceRef)").message(
+    "backends come from one place; give either static or serviceRef"
+))]
 pub struct Backends {
     /// Backends by address, at most 512.
-    #[serde(rename = "static")]
+    #[serde(rename = "static", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub fixed: Vec<StaticBackend>,
+
+    /// The endpoints of a Service, as its EndpointSlices list them: those that are ready, or, where
+    /// none is, those that end but still serve. Each port goes to the endpoints' port of the same
+    /// name and protocol, or to their only one where it has no name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_ref: Option<ServiceReference>,
+}
+
+/// A Service in the same namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = crd_object)]
+pub struct ServiceReference {
+    /// Its name.
+    #[schemars(length(min = 1, max = 63), regex(pattern = crate::structural::RULE_NAME))]
+    pub name: String,
+}
+
+/// Which endpoints of a Service a node uses.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// All of them, wherever they run.
+    #[default]
+    Cluster,
+    /// Those that run on the node itself, which see the client's address; a node without any drops.
+    Local,
 }
 
 /// A backend by address.

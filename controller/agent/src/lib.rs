@@ -3,6 +3,7 @@
 mod cluster;
 pub mod config;
 mod cycle;
+mod endpoints;
 pub mod facts;
 mod kept;
 pub mod lock;

@@ -1,6 +1,6 @@
 //! From what a source read to what compile takes.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use headgate_compile::{
     finding::{Finding, FindingReason, Severity},
@@ -9,6 +9,8 @@ use headgate_compile::{
 };
 use headgate_datapath::state::Digest;
 use headgate_source::{Document, Listing, Reading, Warning};
+
+use crate::endpoints;
 
 /// A reading in the terms of compile.
 pub struct Resources {
@@ -27,7 +29,7 @@ impl Resources {
     pub fn new(reading: &Reading<Content>, memory: &Memory) -> Self {
         match reading {
             Reading::Complete(listing) => Self {
-                snapshot: of_listing(listing),
+                snapshot: of_listing(listing, memory),
                 unavailable: listing.stale.clone(),
                 left_aside: listing.warnings.iter().map(left_aside).collect(),
             },
@@ -40,7 +42,7 @@ impl Resources {
     }
 }
 
-fn of_listing(listing: &Listing<Content>) -> Snapshot {
+fn of_listing(listing: &Listing<Content>, memory: &Memory) -> Snapshot {
     let unreadable = listing.unreadable.iter().map(|file| Unreadable {
         list: file.file.clone(),
         line: file.line,
@@ -50,6 +52,7 @@ fn of_listing(listing: &Listing<Content>) -> Snapshot {
     Snapshot {
         submitted: documents.map(|document| submitted(document)).collect(),
         unreadable: unreadable.collect(),
+        endpoints: endpoints::referred(listing, memory).map(Arc::new),
     }
 }
 
@@ -93,6 +96,7 @@ fn everything_stays(memory: &Memory, reason: &str) -> Snapshot {
     Snapshot {
         submitted: Vec::new(),
         unreadable: unreadable.collect(),
+        endpoints: None,
     }
 }
 

@@ -9,7 +9,6 @@ use std::{
 
 use headgate_compile::{
     finding::Finding,
-    inputs,
     memory::{Memory, Seconds},
     node::NodeFacts,
     services::backends,
@@ -21,7 +20,10 @@ use headgate_datapath::{
     state::Ifindex,
 };
 use headgate_kernel::{Instance, RunningKernel, interfaces, object_digest};
-use headgate_source::{Reading, kubernetes::ClientError};
+use headgate_source::{
+    Reading,
+    kubernetes::{ClientError, Uses},
+};
 use headgate_telemetry::serve;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,7 +35,7 @@ use crate::{
     lock::{InstanceLock, LockError},
     report::{PortStatus, Report},
     resources::Resources,
-    source::Source,
+    source::{Source, uses},
     store::{Store, StoreError},
     telemetry::{Metrics, Pulse},
     ways::Ways,
@@ -268,12 +270,10 @@ impl Agent {
             api_servers: &self.known.api_servers,
             now: now(),
         });
-        let mut in_effect = self.node.memory().last_good.values();
-        let uses_groups = in_effect.any(|good| match &good.content {
-            Content::Policy(spec) => inputs::uses_groups(spec, &facts.labels),
-            _ => false,
-        });
-        self.source.set_groups_in_effect(uses_groups);
+        let in_effect = self.node.memory().last_good.values();
+        let used = in_effect.map(|good| uses(&good.content, &facts.labels));
+        self.source
+            .set_uses_in_effect(used.fold(Uses::default(), Uses::or));
         self.pulse.beat(&report);
         if let Some(cluster) = &mut self.cluster {
             cluster.tell(&report, self.source.node(), &resources.snapshot);
@@ -291,7 +291,12 @@ impl Agent {
         let mut failsafe = self.config.failsafe.clone();
         failsafe.extend(facts::api_servers_as_peers(&self.known.api_servers)?);
         let mut facts = facts::read(&self.config.node_name, labels, &failsafe)?;
-        let backends = backends(&resources.snapshot, self.node.memory(), labels);
+        let backends = backends(
+            &resources.snapshot,
+            self.node.memory(),
+            &self.config.node_name,
+            labels,
+        );
         self.ways.follow(&backends)?;
         facts.next_hops.clone_from(&self.ways.next_hops);
         Ok(Some(facts))

@@ -1,11 +1,17 @@
 //! Where this agent's resources come from.
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+};
 
 use headgate_compile::{inputs, snapshot::Content};
+use headgate_crds::LabelSelector;
 use headgate_source::{
     DirectorySource, Reading,
-    kubernetes::{ClientError, KubernetesSource, NodeObject, connect},
+    kubernetes::{ClientError, KubernetesSource, NodeObject, Uses, connect},
 };
 use kube::Client;
 
@@ -42,6 +48,27 @@ pub(crate) struct Api {
     peers: BTreeSet<SocketAddr>,
 }
 
+/// What a resource uses on a node with these labels.
+pub(crate) fn uses(content: &Content, labels: &BTreeMap<String, String>) -> Uses {
+    let selects = |selector: &Option<LabelSelector>| {
+        selector
+            .as_ref()
+            .is_none_or(|selector| selector.matches(labels))
+    };
+    match content {
+        Content::Policy(spec) => Uses {
+            groups: inputs::uses_groups(spec, labels),
+            endpoints: false,
+        },
+        Content::Service(service) => Uses {
+            groups: false,
+            endpoints: service.spec.backends.service_ref.is_some()
+                && selects(&service.spec.node_selector),
+        },
+        _ => Uses::default(),
+    }
+}
+
 impl Source {
     pub(crate) async fn open(config: &SourceConfig, node: &str) -> Result<Self, ClientError> {
         let kubeconfig = match config {
@@ -53,13 +80,7 @@ impl Source {
         };
         let connection = connect(kubeconfig.as_ref()).await?;
         let client = connection.client.clone();
-        let source =
-            KubernetesSource::new(connection.client, node, Content::from, |content, labels| {
-                match content {
-                    Content::Policy(spec) => inputs::uses_groups(spec, labels),
-                    _ => false,
-                }
-            });
+        let source = KubernetesSource::new(connection.client, node, Content::from, uses);
         Ok(Self::Kubernetes(Box::new(Api {
             source,
             client,
@@ -74,10 +95,10 @@ impl Source {
         }
     }
 
-    /// Tells a source that reads groups only where they are used that some are in effect.
-    pub(crate) fn set_groups_in_effect(&mut self, in_effect: bool) {
+    /// Tells a source that watches some things only where they are used what is in effect.
+    pub(crate) fn set_uses_in_effect(&mut self, in_effect: Uses) {
         if let Self::Kubernetes(api) = self {
-            api.source.set_groups_in_effect(in_effect);
+            api.source.set_uses_in_effect(in_effect);
         }
     }
 

@@ -146,6 +146,7 @@ fn time(what: &str, groups: &[Submitted], policies: &[Vec<Value>]) {
     let mut snapshot = Snapshot {
         submitted: groups.to_vec(),
         unreadable: Vec::new(),
+        endpoints: None,
     };
     for (index, rules) in policies.iter().enumerate() {
         let spec = json!({"interfaces": ["eth0"], "rules": rules});

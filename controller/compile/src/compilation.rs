@@ -9,17 +9,19 @@ mod summary;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
 use headgate_datapath::state::DatapathState;
 
 use crate::{
     adopt::{Adopted, Candidate, Version, adopt},
+    endpoints::Endpoints,
     finding::{Finding, FindingReason, Severity},
     memory::{LastGood, Memory, Seconds},
     node::NodeFacts,
     select::Remark,
-    services::Rings,
+    services::{self, Rings},
     snapshot::{Content, Snapshot, Uid},
     uplinks::{self, Uplinks},
 };
@@ -75,6 +77,7 @@ pub fn compile_with(
         node: &node,
         uplinks,
         memory,
+        endpoints: snapshot.endpoints.as_ref().unwrap_or(&memory.endpoints),
         now,
         candidates: &candidates,
         rings: RefCell::new(rings),
@@ -133,6 +136,7 @@ struct Compiler<'a> {
     node: &'a NodeFacts,
     uplinks: Uplinks,
     memory: &'a Memory,
+    endpoints: &'a Arc<Endpoints>,
     now: Seconds,
     candidates: &'a BTreeMap<Uid, Candidate>,
     rings: RefCell<&'a mut Rings>,
@@ -191,6 +195,7 @@ impl Compiler<'_> {
             counters: attempt.counters.clone(),
             ports,
             uplinks: self.uplinks.clone(),
+            endpoints: self.endpoints_in_use(&attempt.versions),
             generations,
             last_good,
         };
@@ -210,6 +215,28 @@ impl Compiler<'_> {
             services,
             tables: attempt.tables,
         }
+    }
+
+    /// Of what is known, what is in effect.
+    fn endpoints_in_use(&self, versions: &BTreeMap<Uid, Version>) -> Arc<Endpoints> {
+        let names: BTreeSet<String> = versions
+            .values()
+            .filter_map(|version| match &version.content {
+                Content::Service(service) => services::referred(&version.name.name, &service.spec),
+                _ => None,
+            })
+            .collect();
+        if self.endpoints.keys().all(|name| names.contains(name)) {
+            return Arc::clone(self.endpoints);
+        }
+        let used = self
+            .endpoints
+            .iter()
+            .filter(|(name, _)| names.contains(*name));
+        Arc::new(
+            used.map(|(name, slices)| (name.clone(), slices.clone()))
+                .collect(),
+        )
     }
 
     /// What is in effect now, and groups that are gone but that something in effect names.

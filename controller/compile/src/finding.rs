@@ -44,6 +44,8 @@ pub enum FindingReason {
     Unsupported,
     /// The link-layer address of the way to a backend is not known.
     NextHopUnknown,
+    /// No endpoint of the Service that it names is ready.
+    NoEndpoints,
     /// Backends answer by an interface where nobody translates their replies.
     RepliesUnseen,
     /// A rule can match nothing.

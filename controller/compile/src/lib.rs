@@ -12,6 +12,7 @@ mod adopt;
 pub mod classifier;
 pub mod compilation;
 mod counters;
+pub mod endpoints;
 pub mod finding;
 pub mod inputs;
 pub mod memory;

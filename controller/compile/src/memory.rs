@@ -1,11 +1,15 @@
 //! What compile must remember between runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use headgate_datapath::state::{Digest, PortIndex};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    endpoints::Endpoints,
     snapshot::{Content, ResourceName, Uid},
     uplinks::Uplinks,
 };
@@ -71,6 +75,9 @@ pub struct Memory {
     /// Interfaces that have or had a default route.
     #[serde(default)]
     pub uplinks: Uplinks,
+    /// The endpoints that services in effect use.
+    #[serde(default)]
+    pub endpoints: Arc<Endpoints>,
     /// Numbers of all resources' contents.
     pub generations: BTreeMap<Uid, Generation>,
     /// Last good contents.

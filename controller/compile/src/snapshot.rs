@@ -8,7 +8,7 @@ use headgate_crds::{
 use headgate_datapath::state::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::addresses::AddressSet;
+use crate::{addresses::AddressSet, endpoints::Endpoints};
 
 /// What tells one resource from another, over renames and re-creations.
 pub type Uid = String;
@@ -143,4 +143,7 @@ pub struct Snapshot {
     pub submitted: Vec<Submitted>,
     /// Files and lists that could not be read as resources.
     pub unreadable: Vec<Unreadable>,
+    /// The endpoints of Services that services name; `None` where they are not known, so that what they were
+    /// counts. A directory has none.
+    pub endpoints: Option<Arc<Endpoints>>,
 }

@@ -231,17 +231,22 @@ fn render_service(service: &ServiceSummary, text: &mut String) -> std::fmt::Resu
     for frontend in &service.frontends {
         let backends = frontend.backends.iter();
         let backends: Vec<_> = backends
-            .map(|(a, weight)| format!("{a} x{weight}"))
+            .map(|member| {
+                let place = if member.here { " here" } else { "" };
+                format!(
+                    "{} port {} x{}{place}",
+                    member.address, member.port, member.weight
+                )
+            })
             .collect();
         writeln!(
             text,
-            "  {}: {} {} port {}, by {:?} to port {}, ring of {}, counter {}, to {}",
+            "  {}: {} {} port {}, by {:?}, ring of {}, counter {}, to {}",
             frontend.name,
             frontend.address,
             frontend.protocol,
             frontend.port,
             frontend.forwarding,
-            frontend.target_port,
             frontend.ring_size,
             frontend.counter,
             backends.join(", ")

@@ -2,16 +2,16 @@
 //!
 //! The order of the steps is what makes a change atomic and safe against a crash at any point:
 //!
-//! 1. Failsafe peers are added, counters of new owners reset, the table of flows made if it is missing:
-//!    nothing refers to them yet.
+//! 1. Failsafe peers are added, counters of new owners reset, the table of flows made if it is missing,
+//!    and the programs attached that restore replies at the egress: nothing refers to them yet.
 //! 2. Blocks are built and written to the slot that is not active. A program that is too small for
 //!    its port's new tables is replaced by a larger one while both read the same revision: features
 //!    grow before the flip.
 //! 3. One flip makes the revision live on every port that has a program.
 //! 4. Interfaces that are new get their program, those that are left lose it.
 //! 5. After a grace period the slot that was left gets the live revision's tables too, which frees
-//!    the old ones and makes either slot safe to read. Programs shrink. Peers are removed, and the table
-//!    of flows where nothing goes through Nat any more.
+//!    the old ones and makes either slot safe to read. Programs shrink. Peers are removed, and programs at
+//!    the egress and the table of flows where nothing needs them any more.
 //!
 //! A run that is cut short leaves a state from which the next run's diff goes on: nothing in steps
 //! 1 and 2 is visible to packets, and everything after the flip is done again where it is missing.
@@ -22,7 +22,7 @@ use headgate_layout::maps;
 
 use crate::{
     failsafe::{self, FailsafeError},
-    observed::{Attached, Observed, Slot},
+    observed::{Attached, AttachedEgress, Observed, Slot},
     plan::{BlockOrigin, Plan, Step},
     state::{Attachment, Capacity, DatapathState, Digest, PortIndex},
 };
@@ -157,6 +157,7 @@ impl<'a> Planner<'a> {
         if self.wanted.flows && !self.observed.flows {
             self.steps.push(Step::MakeFlows);
         }
+        self.attach_egress();
         let next = self.active.other();
         let mut entries: BTreeMap<Capacity, Entries> = BTreeMap::new();
         for (port, attachment) in &self.wanted.ports {
@@ -178,6 +179,32 @@ impl<'a> Planner<'a> {
         }
         self.write(wanted_entries);
         self.replace(|sizes| sizes.flip);
+    }
+
+    /// Before the first packet that needs it: a reply that leaves unchanged resets a connection.
+    fn attach_egress(&mut self) {
+        for (port, attachment) in self.wanted.ports.iter().filter(|(_, a)| a.egress) {
+            let present = AttachedEgress {
+                ifindex: Some(attachment.ifindex),
+                object: Some(self.object),
+            };
+            if self.observed.egress.get(port) != Some(&present) {
+                self.steps.push(Step::AttachEgress {
+                    port: *port,
+                    interface: attachment.interface.clone(),
+                    ifindex: attachment.ifindex,
+                });
+            }
+        }
+    }
+
+    fn detach_egress(&mut self) {
+        for port in self.observed.egress.keys() {
+            let attachment = self.wanted.ports.get(port);
+            if !attachment.is_some_and(|attachment| attachment.egress) {
+                self.steps.push(Step::DetachEgress(*port));
+            }
+        }
     }
 
     /// Of `entries`, those that the slots do not hold.
@@ -345,6 +372,7 @@ impl<'a> Planner<'a> {
         self.write(missing);
         self.replace(|sizes| sizes.rest);
         self.clear(stale);
+        self.detach_egress();
         if self.observed.flows && !self.wanted.flows {
             self.steps.push(Step::RemoveFlows);
         }

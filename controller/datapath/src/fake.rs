@@ -9,7 +9,7 @@ use crate::{
     failsafe::{FailsafePeer, Passage, by_prefix},
     invariants::violations,
     kernel::{Applied, Kernel, KernelError},
-    observed::{Attached, Observed},
+    observed::{Attached, AttachedEgress, Observed},
     plan::{BlockOrigin, Step, StepKind},
     state::{AttachedMode, Block, Capacity, DatapathState, Digest, Ifindex, WantedMode},
 };
@@ -225,6 +225,16 @@ impl FakeKernel {
             }
             Step::MakeFlows => self.state.flows = true,
             Step::RemoveFlows => self.state.flows = false,
+            Step::AttachEgress { port, ifindex, .. } => {
+                let attached = AttachedEgress {
+                    ifindex: Some(*ifindex),
+                    object: self.object,
+                };
+                self.state.egress.insert(*port, attached);
+            }
+            Step::DetachEgress(port) => {
+                self.state.egress.remove(port);
+            }
         }
         Ok(Applied::Done)
     }

@@ -6,6 +6,7 @@ use crate::observed::Observed;
 ///
 /// - A program that is attached finds tables in every slot that a flip could make active.
 /// - It is a program of ours, known by the object that it was loaded from.
+/// - A program at an egress finds the table of flows.
 #[must_use]
 pub fn violations(observed: &Observed) -> Vec<String> {
     let mut found = Vec::new();
@@ -23,6 +24,11 @@ pub fn violations(observed: &Observed) -> Vec<String> {
                 "{port} has a program but the shared maps are missing"
             ));
         }
+    }
+    for port in observed.egress.keys().filter(|_| !observed.flows) {
+        found.push(format!(
+            "{port} has a program at its egress but there is no table of flows"
+        ));
     }
     found
 }

@@ -34,6 +34,15 @@ pub struct Attached {
     pub program_id: u32,
 }
 
+/// A program of ours at an interface's egress, through a pinned link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedEgress {
+    /// The link's interface, or `None` where the link was detached behind our back.
+    pub ifindex: Option<Ifindex>,
+    /// Digest of the object that the program was loaded from; `None` where it is none of ours.
+    pub object: Option<Digest>,
+}
+
 /// The complete observed state, read from the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -51,6 +60,8 @@ pub struct Observed {
     pub failsafe: BTreeSet<FailsafePeer>,
     /// Rule counters that some table in a slot refers to.
     pub counters_in_use: BTreeSet<u32>,
+    /// Links at the egress by port.
+    pub egress: BTreeMap<PortIndex, AttachedEgress>,
     /// Whether there is a table of flows.
     pub flows: bool,
     /// Packets that each port's program ever passed because it found no tables.

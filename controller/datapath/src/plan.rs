@@ -103,6 +103,17 @@ pub enum Step {
     MakeFlows,
     /// Forget the table of flows and all that are in it.
     RemoveFlows,
+    /// Put the present program at the interface's egress, in the place of a former one.
+    AttachEgress {
+        /// Which port.
+        port: PortIndex,
+        /// Name of the interface, for people.
+        interface: String,
+        /// Which interface.
+        ifindex: Ifindex,
+    },
+    /// Take the program off the egress.
+    DetachEgress(PortIndex),
 }
 
 /// Name of a kind of step: for outcomes, logs and fault injection.
@@ -126,11 +137,13 @@ pub enum StepKind {
     RemoveSlots,
     MakeFlows,
     RemoveFlows,
+    AttachEgress,
+    DetachEgress,
 }
 
 impl StepKind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Prepare,
         Self::AddFailsafe,
         Self::RemoveFailsafe,
@@ -148,6 +161,8 @@ impl StepKind {
         Self::RemoveSlots,
         Self::MakeFlows,
         Self::RemoveFlows,
+        Self::AttachEgress,
+        Self::DetachEgress,
     ];
 }
 
@@ -173,6 +188,8 @@ impl Step {
             Self::RemoveSlots(_) => StepKind::RemoveSlots,
             Self::MakeFlows => StepKind::MakeFlows,
             Self::RemoveFlows => StepKind::RemoveFlows,
+            Self::AttachEgress { .. } => StepKind::AttachEgress,
+            Self::DetachEgress(_) => StepKind::DetachEgress,
         }
     }
 
@@ -232,6 +249,10 @@ impl fmt::Display for Step {
             Self::RemoveSlots(capacity) => write!(f, "remove slots for tables of {capacity}"),
             Self::MakeFlows => write!(f, "make the table of flows"),
             Self::RemoveFlows => write!(f, "remove the table of flows"),
+            Self::AttachEgress {
+                port, interface, ..
+            } => write!(f, "attach {port} to the egress of {interface}"),
+            Self::DetachEgress(port) => write!(f, "detach {port} from its egress"),
         }
     }
 }

@@ -209,6 +209,9 @@ pub struct Attachment {
     pub mode: WantedMode,
     /// Its policy set's tables, a key of [`DatapathState::blocks`].
     pub tables: Digest,
+    /// Whether a program gives replies of backends on this node the service's address again where they
+    /// leave by this interface.
+    pub egress: bool,
 }
 
 /// The complete wanted state of the node's datapath.

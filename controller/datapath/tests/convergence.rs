@@ -43,6 +43,7 @@ fn state(ports: &[(u32, u8, usize)]) -> DatapathState {
             ifindex: Ifindex(number + 1),
             mode: WantedMode::Auto,
             tables: block.digest(),
+            egress: false,
         };
         state.ports.insert(port(*number), attachment);
         state.blocks.insert(block.digest(), block);
@@ -206,6 +207,34 @@ fn the_table_of_flows_is_there_while_any_tables_need_it() {
         .unwrap();
     let settled = kinds.iter().rposition(|k| *k == StepKind::Settle).unwrap();
     assert!(settled < removed, "no program looks it up any more");
+}
+
+#[test]
+fn replies_are_restored_from_before_the_first_packet_that_needs_it_until_after_the_last() {
+    let mut kernel = FakeKernel::new(object());
+    let without = state(&[(0, 1, 300)]);
+    let mut with = DatapathState {
+        flows: true,
+        ..state(&[(0, 2, 300)])
+    };
+    with.ports.values_mut().for_each(|port| port.egress = true);
+    kernel.converge(&without);
+    kernel.log.clear();
+    kernel.converge(&with);
+    kernel.state.egress.get_mut(&port(0)).unwrap().ifindex = None;
+    kernel.converge(&with);
+    kernel.converge(&without);
+    assert!(kernel.state.egress.is_empty());
+    let kinds: Vec<_> = kernel.log.iter().map(Step::kind).collect();
+    let all = |kind| -> Vec<usize> {
+        let found = kinds.iter().enumerate().filter(|(_, k)| **k == kind);
+        found.map(|(place, _)| place).collect()
+    };
+    let (flips, attached) = (all(StepKind::Flip), all(StepKind::AttachEgress));
+    let detached = all(StepKind::DetachEgress);
+    assert!(all(StepKind::MakeFlows)[0] < attached[0] && attached[0] < flips[0]);
+    assert_eq!(attached.len(), 2, "what was taken off is put back");
+    assert!(flips[1] < detached[0] && detached[0] < all(StepKind::RemoveFlows)[0]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
     attach::{Target, attach, change_mode, detach, replace},
     blocks,
     bpf::{Map, Mapped},
-    counters,
+    counters, egress,
     error::{Asked, absent, if_present},
     failsafe::Failsafe,
     flows,
@@ -59,6 +59,12 @@ impl Kernel for RunningKernel {
             Step::ClearSlots { capacity, entries } => self.clear_slots(*capacity, entries)?,
             Step::RemoveSlots(capacity) => unpin(&self.pins.slots(*capacity))?,
             Step::MakeFlows => flows::make(&Shared::required(&self.pins)?.flows)?,
+            Step::AttachEgress {
+                port,
+                interface,
+                ifindex,
+            } => egress::attach(&self.pins, *port, interface, *ifindex)?,
+            Step::DetachEgress(port) => egress::detach(&self.pins, *port)?,
             Step::RemoveFlows => flows::remove(&Shared::required(&self.pins)?.flows)?,
             Step::Flip(slot) => {
                 self.settled = false;

@@ -7,6 +7,7 @@ mod blocks;
 mod bpf;
 mod bpffs;
 mod counters;
+mod egress;
 mod error;
 mod failsafe;
 mod features;

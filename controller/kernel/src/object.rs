@@ -2,7 +2,10 @@
 
 use std::{error::Error, os::fd::AsFd};
 
-use aya::{EbpfLoader, programs::Xdp};
+use aya::{
+    EbpfLoader,
+    programs::{SchedClassifier, Xdp},
+};
 use headgate_datapath::{
     kernel::KernelError,
     state::{Capacity, Digest, PortIndex},
@@ -17,6 +20,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// The program with the load balancer, and the one without.
 const PROGRAM: &str = "headgate";
 const FILTER: &str = "headgate_filter";
+/// The program at the egress.
+const EGRESS: &str = "headgate_egress";
 
 /// Most of a message that is passed on, from its begin and as much from its end.
 const LOG_CHARACTERS: usize = 2048;
@@ -49,12 +54,8 @@ pub(crate) fn load(
         .override_global("PORT", &number, true)
         .override_global("LIMIT", &limit, true)
         .map_pin_path(maps::TABLES.name, pins.slots(capacity));
-    loader.map_pin_path(maps::MONITORED_SECTION, pins.map(maps::MONITORED.name));
-    for spec in &maps::SHARED {
-        loader.map_pin_path(spec.name, pins.map(spec.name));
-    }
     let mut load = || -> Result<Program, Box<dyn Error>> {
-        let mut object = loader.load(OBJECT)?;
+        let mut object = share_maps(&mut loader, pins).load(OBJECT)?;
         let program = object.program_mut(name).ok_or("the object lacks it")?;
         let program: &mut Xdp = program.try_into()?;
         program.load()?;
@@ -65,6 +66,32 @@ pub(crate) fn load(
         port,
         message: shortened(&with_causes(error.as_ref())),
     })
+}
+
+/// Loads the program for the egress on the pinned maps.
+pub(crate) fn load_egress(pins: &Pins) -> Result<Program, KernelError> {
+    Shared::required(pins)?;
+    let mut loader = EbpfLoader::new();
+    let mut load = || -> Result<Program, Box<dyn Error>> {
+        let mut object = share_maps(&mut loader, pins).load(OBJECT)?;
+        let program = object.program_mut(EGRESS).ok_or("the object lacks it")?;
+        let program: &mut SchedClassifier = program.try_into()?;
+        program.load()?;
+        let fd = program.fd()?.as_fd().try_clone_to_owned()?;
+        Ok(Program::from(fd))
+    };
+    load().map_err(|error| KernelError::Call {
+        what: "loading the program for the egress".to_owned(),
+        source: std::io::Error::other(shortened(&with_causes(error.as_ref()))),
+    })
+}
+
+fn share_maps<'a, 'b>(loader: &'b mut EbpfLoader<'a>, pins: &Pins) -> &'b mut EbpfLoader<'a> {
+    loader.map_pin_path(maps::MONITORED_SECTION, pins.map(maps::MONITORED.name));
+    for spec in &maps::SHARED {
+        loader.map_pin_path(spec.name, pins.map(spec.name));
+    }
+    loader
 }
 
 /// What an error says, with what its causes add to that.

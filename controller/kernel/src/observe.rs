@@ -15,7 +15,7 @@ use headgate_layout::{
 use crate::{
     blocks::BlockReader,
     bpf::{Link, Map, Program},
-    counters,
+    counters, egress,
     error::{Asked, absent, if_present},
     failsafe::Failsafe,
     flows, netlink,
@@ -62,6 +62,7 @@ pub(crate) fn observe(
     }
     blocks.retain(&seen);
     observed.links = links(pins, Some(&shared), &outer_maps)?;
+    observed.egress = egress::observe(pins, &shared)?;
     observed.unjudged = unjudged(&shared, &observed.links.keys().copied().collect())?;
     Ok(observed)
 }

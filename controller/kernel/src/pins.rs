@@ -7,6 +7,7 @@
 //!   slots-<capacity>                            the outer map for programs of this capacity
 //!   links/port<number>                          what keeps a program on its interface
 //!   programs/port<number>-<object>-<capacity>   the program behind that link
+//!   egress/port<number>-<object>                what keeps a program at the interface's egress
 //! ```
 
 use std::{
@@ -31,6 +32,12 @@ pub struct Instance {
     /// Letters, digits, `-` and `_`: the BPF file system refuses dots.
     pub name: String,
 }
+
+/// Folders of one layout version, those with links first.
+const FOLDERS: [&str; 3] = ["links", "egress", "programs"];
+
+/// The folders of one layout version that hold links.
+pub(crate) const LINK_FOLDERS: [&str; 2] = ["links", "egress"];
 
 /// The pins of one instance.
 #[derive(Clone, Debug)]
@@ -91,9 +98,25 @@ impl Pins {
         self.root.join("programs").join(pin.file_name())
     }
 
+    /// The link at the egress, with a program of `object`.
+    pub(crate) fn egress(&self, port: PortIndex, object: Digest) -> PathBuf {
+        let name = format!("port{}-{object}", port.number());
+        self.root.join("egress").join(name)
+    }
+
+    /// Links at the egress, with the objects of their programs.
+    pub(crate) fn egresses(&self) -> Result<Vec<(PortIndex, Digest)>, KernelError> {
+        let names = names_in(&self.root.join("egress"))?;
+        let parse = |name: &String| {
+            let (port, object) = name.split_once('-')?;
+            Some((port_of(port)?, object.parse().ok()?))
+        };
+        Ok(names.iter().filter_map(parse).collect())
+    }
+
     /// Makes the folders.
     pub(crate) fn make(&self) -> Result<(), KernelError> {
-        for folder in ["links", "programs"] {
+        for folder in FOLDERS {
             let path = self.root.join(folder);
             // Once more where another instance has just removed the folder that both share.
             fs::create_dir_all(&path)

@@ -21,7 +21,7 @@ use crate::{
     flows::{self, FoundFlow},
     grace::GracePeriod,
     monitor::{Filter, Monitor},
-    pins::{Instance, Pins, names_in, unpin},
+    pins::{Instance, LINK_FOLDERS, Pins, names_in, unpin},
     shared::Shared,
 };
 
@@ -157,11 +157,12 @@ impl RunningKernel {
         let mut failed = None;
         let mut detached = 0;
         for version in &versions {
-            let links = version.join("links");
-            for name in names_in(&links)? {
-                match take_off(&links.join(name)) {
-                    Ok(()) => detached += 1,
-                    Err(error) => failed = failed.or(Some(error)),
+            for links in LINK_FOLDERS.map(|folder| version.join(folder)) {
+                for name in names_in(&links)? {
+                    match take_off(&links.join(name)) {
+                        Ok(()) => detached += 1,
+                        Err(error) => failed = failed.or(Some(error)),
+                    }
                 }
             }
         }

@@ -17,7 +17,7 @@ use headgate_datapath::state::Digest;
 use headgate_source::Document;
 use k8s_openapi::{api::core::v1::Taint, jiff::Timestamp};
 
-use crate::provenance::Tracker;
+use crate::{provenance::Tracker, services::Asked};
 
 /// A resource as it is kept: groups in packed form.
 pub type Resource = Document<Content>;
@@ -37,6 +37,8 @@ pub struct Fleet {
     pub datapaths: BTreeMap<String, Arc<Shown>>,
     /// When the agents of nodes were last heard of.
     pub heartbeats: BTreeMap<String, Heartbeat>,
+    /// Services that ask to be balanced, by `NAMESPACE/NAME`.
+    pub services: BTreeMap<String, Arc<Asked>>,
     /// Where the API servers listen.
     pub api_servers: BTreeSet<IpAddr>,
 }
@@ -48,6 +50,8 @@ pub struct Told {
     pub status: ResourceStatus,
     /// Whether somebody asked for its deletion.
     pub is_deleting: bool,
+    /// The uid of the Service that it was made for.
+    pub owner: Option<String>,
     /// What synced it from Git.
     pub tracker: Option<Tracker>,
     /// When something else of it than its status was last written.

@@ -17,6 +17,7 @@ pub mod provenance;
 pub mod reserved;
 pub mod rollup;
 mod run;
+pub mod services;
 pub mod status;
 mod statuses;
 mod telemetry;

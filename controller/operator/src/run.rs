@@ -18,7 +18,7 @@ use crate::{
     fleet::Fleet,
     gone,
     leader::{LeaderError, campaign, resign},
-    reserved, statuses,
+    reserved, services, statuses,
     telemetry::{Health, Metrics},
     watches::Watches,
 };
@@ -91,6 +91,7 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
             is_leader.clone(),
         ) => match never {},
         never = reserved::keep(client.clone(), fleet.clone(), is_leader.clone()) => match never {},
+        never = services::keep(client.clone(), fleet.clone(), is_leader.clone()) => match never {},
         never = gone::remove(client.clone(), fleet.clone(), is_leader.clone()) => match never {},
         failed = tell(config.metrics, &fleet, &is_leader) => match failed {
             Err(error) => Err(error.into()),

@@ -30,9 +30,11 @@ use serde_json::Value;
 use tokio::{sync::watch, time};
 
 use crate::{
+    FIELD_MANAGER,
     coverage::Coverage,
     fleet::{Exception, Fleet, Heartbeat, Node, Resource, Shown, Told},
     provenance::Tracker,
+    services::{Asked, MANAGED_BY},
 };
 
 /// The DaemonSet of the agents.
@@ -59,6 +61,7 @@ pub(crate) struct Watches {
     datapaths: Watched<DynamicObject, (String, Arc<Shown>)>,
     leases: Watched<Lease, Option<(String, Heartbeat)>>,
     daemon_sets: Watched<DaemonSet, Coverage>,
+    services: Watched<core::Service, Option<Arc<Asked>>>,
     api_servers: Watched<EndpointSlice, Vec<SocketAddr>>,
     said: Option<String>,
 }
@@ -90,6 +93,13 @@ impl Watches {
                     all().fields(&format!("metadata.name={DAEMON_SET}")),
                 ),
                 Coverage::of,
+            ),
+            services: Watched::new(
+                list(
+                    Api::all(client.clone()),
+                    all().fields("spec.type=LoadBalancer"),
+                ),
+                |service| Asked::of(&service).map(Arc::new),
             ),
             api_servers: Watched::new(
                 list(
@@ -137,6 +147,7 @@ impl Watches {
             is_new = self.nodes.next() => is_new,
             is_new = self.datapaths.next() => is_new,
             is_new = self.daemon_sets.next() => is_new,
+            is_new = self.services.next() => is_new,
             is_new = self.api_servers.next() => is_new,
             is_new = self.leases.next() => match is_new {
                 true => return Heard::Lease,
@@ -155,6 +166,7 @@ impl Watches {
             && self.datapaths.is_listed()
             && self.leases.is_listed()
             && self.daemon_sets.is_listed()
+            && self.services.is_listed()
             && self.api_servers.is_listed()
     }
 
@@ -165,6 +177,7 @@ impl Watches {
             self.datapaths.trouble(),
             self.leases.trouble(),
             self.daemon_sets.trouble(),
+            self.services.trouble(),
             self.api_servers.trouble(),
         ];
         let of_resources = self.resources.iter().map(Watched::trouble);
@@ -196,6 +209,17 @@ impl Watches {
                 .collect(),
             datapaths: self.datapaths.objects().cloned().collect(),
             heartbeats: self.leases.objects().flatten().cloned().collect(),
+            services: self
+                .services
+                .objects()
+                .flatten()
+                .map(|asked| {
+                    (
+                        format!("{}/{}", asked.namespace, asked.name),
+                        Arc::clone(asked),
+                    )
+                })
+                .collect(),
             api_servers: self
                 .api_servers
                 .objects()
@@ -225,11 +249,25 @@ fn resource(kind: Kind, object: DynamicObject) -> (Arc<Resource>, Arc<Told>) {
     let told = Told {
         status: serde_json::from_value(object.data["status"].clone()).unwrap_or_default(),
         is_deleting: object.metadata.deletion_timestamp.is_some(),
+        owner: service_that_owns(&object.metadata),
         tracker: Tracker::of(&object.metadata),
         written_at: written_at(&object.metadata),
     };
     let resource = document(kind, object, &Content::from);
     (Arc::new(resource), Arc::new(told))
+}
+
+/// The uid of the Service that this was made for, by us.
+fn service_that_owns(metadata: &ObjectMeta) -> Option<String> {
+    let labels = metadata.labels.as_ref();
+    let maker = labels.and_then(|labels| labels.get(MANAGED_BY));
+    let mut owners = metadata.owner_references.iter().flatten();
+    let owner = owners.find(|owner| {
+        owner.api_version == "v1" && owner.kind == "Service" && owner.controller == Some(true)
+    });
+    owner
+        .filter(|_| maker.is_some_and(|maker| maker == FIELD_MANAGER))
+        .map(|owner| owner.uid.clone())
 }
 
 /// When the object was last written, its status left aside.

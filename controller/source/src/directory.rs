@@ -100,6 +100,7 @@ impl<T> DirectorySource<T> {
             unreadable: Vec::new(),
             warnings: Vec::new(),
             stale: None,
+            slices: None,
         };
         for (file, stamp) in &found.files {
             match self.file(file, stamp.as_ref()) {

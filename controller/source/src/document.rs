@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use headgate_crds::{Kind, Problem};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 /// One look at a source. `T` is what is kept of a resource.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct Listing<T> {
     pub warnings: Vec<Warning>,
     /// Why this is what was last heard and perhaps not what is: the API does not answer.
     pub stale: Option<String>,
+    /// The EndpointSlices of all Services, where a service uses some; `None` where they are not known.
+    pub slices: Option<Vec<Arc<EndpointSlice>>>,
 }
 
 /// One resource as a file or the API holds it.

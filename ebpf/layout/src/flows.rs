@@ -7,8 +7,9 @@
 //!
 //! A packet to a backend carries an address and a port of this node, and the backend answers to these.
 //! The port is chosen so that it leads to a record that is free: a reply finds its record by its own
-//! hash, and no two flows to one port of a backend can have the same port of this node. Nothing is
-//! ever moved, and nobody waits for a lock: records and words of the index are taken by comparing and
+//! hash, and no two flows to one port of a backend can have the same port of this node. A backend on this
+//! node sees the client's own address and port: its replies are found by a second word of the index. Nothing
+//! is ever moved, and nobody waits for a lock: records and words of the index are taken by comparing and
 //! exchanging one word.
 
 use core::{cell::UnsafeCell, hint::black_box};
@@ -23,9 +24,9 @@ pub const FLOWS: u32 = 1 << 18;
 /// Words of a row.
 pub const ROW_WORDS: u32 = 8;
 
-/// Rows of the index; a power of two. With two flows a row where all records are taken, one in some
-/// thousand rows is full.
-pub const ROWS: u32 = FLOWS / 2;
+/// Rows of the index; a power of two. Where all records are taken by flows of two words each, two words a row,
+/// one in some thousand rows is full.
+pub const ROWS: u32 = FLOWS;
 
 /// Where the rows begin, behind the records.
 pub const INDEX: u32 = FLOWS * size_of::<Flow>() as u32;
@@ -94,7 +95,7 @@ pub struct Flow {
     pub service: Shared<[u64; 2]>,
     /// The backend's address.
     pub backend: Shared<[u64; 2]>,
-    /// The address of this node that the backend sees.
+    /// The address of this node that the backend sees; the client's own where the backend is on this node.
     pub local: Shared<[u64; 2]>,
     /// The client's port.
     pub client_port: Shared<u16>,

@@ -78,13 +78,38 @@ pub struct Way {
     pub ifindex: u32,
     /// Bytes of an IP packet that it takes.
     pub mtu: u16,
-    /// 1 where a frame may go back by `XDP_TX` if it came by this interface, else 0: see
-    /// [`Self::reflects`].
+    /// 1 where a frame may go back by `XDP_TX` if it came by this interface, 2 where frames go to the stack
+    /// of this node: see [`Self::reflects`] and [`Self::TO_STACK`]. Else 0.
     pub reflecting: u16,
-    /// MAC address of the next hop.
-    pub destination: [u8; 6],
-    /// MAC address of the interface.
-    pub source: [u8; 6],
+    /// How frames begin.
+    pub link: LinkAddresses,
+}
+
+/// MAC addresses of destination and source, as a frame begins with them, in little-endian words: byte by
+/// byte, a program would keep each in a register or a word of its stack.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(transparent)]
+pub struct LinkAddresses(pub [u32; 3]);
+
+impl LinkAddresses {
+    /// These two.
+    #[must_use]
+    pub fn new(destination: [u8; 6], source: [u8; 6]) -> Self {
+        let [a, b, c, d, e, f] = destination;
+        let [g, h, i, j, k, l] = source;
+        let words = [[a, b, c, d], [e, f, g, h], [i, j, k, l]];
+        Self(words.map(u32::from_le_bytes))
+    }
+
+    /// Those of the way back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        let [a, b, c] = self.0;
+        Self([b >> 16 | c << 16, c >> 16 | a << 16, a >> 16 | b << 16])
+    }
 }
 
 impl Way {
@@ -93,7 +118,22 @@ impl Way {
     #[inline(always)]
     #[must_use]
     pub const fn reflects(&self) -> bool {
-        self.reflecting != 0
+        self.reflecting == 1
+    }
+
+    /// To this node's stack, which knows the way on: to a pod of its own.
+    pub const TO_STACK: Self = Self {
+        ifindex: 1,
+        mtu: u16::MAX,
+        reflecting: 2,
+        link: LinkAddresses([0; 3]),
+    };
+
+    /// Whether it is [`Self::TO_STACK`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_to_stack(&self) -> bool {
+        self.reflecting == 2
     }
 }
 
@@ -120,7 +160,7 @@ pub struct Backend {
 /// [`Service::forwarding`]: frames keep their addresses and ports.
 pub const DIRECT_RETURN: u32 = 0;
 /// [`Service::forwarding`]: frames get the backend's address and port for the service's, and one of this
-/// node for the client's.
+/// node for the client's; those to a backend on this node keep the client's.
 pub const NAT: u32 = 1;
 
 /// Key of a service in [`Service::port`].

@@ -37,6 +37,16 @@ macro_rules! reasons {
                 }
             }
 
+            /// The reason with this number.
+            #[inline(always)]
+            #[must_use]
+            pub const fn numbered(number: u32) -> Option<Self> {
+                match number {
+                    $($value => Some(Reason::$name),)*
+                    _ => None,
+                }
+            }
+
             /// Name as shown to people, in metrics and in JSON.
             #[must_use]
             pub const fn name(self) -> &'static str {

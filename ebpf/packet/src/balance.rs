@@ -3,20 +3,22 @@
 use headgate_layout::{
     flows::is_given,
     services::{
-        Backend, NAT, SERVICES, Service, Services, Way, bucket, hash_of, hash_of_flow, mapped,
-        port_and_protocol, ring_entry, slot, tag_of,
+        Backend, LinkAddresses, NAT, SERVICES, Service, Services, Way, bucket, hash_of,
+        hash_of_flow, mapped, port_and_protocol, ring_entry, slot, tag_of,
     },
     tables::{FIXED_LENGTH, Header},
     verdict::Reason,
 };
 use zerocopy::{
-    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16,
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    byteorder::{little_endian, network_endian::U16},
 };
 
 use crate::{
     blind::blinded,
-    flows::{Asking, Ends, FlowTable, Known, begins, of_client, of_reply},
+    flows::{Asking, Ends, Known, begins, of_client, of_reply},
     frame::FrameMut,
+    judge::Environment,
     parse::{
         Addresses, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, PROTOCOL_TCP,
         PROTOCOL_UDP, Packet, TransportKind,
@@ -26,68 +28,51 @@ use crate::{
 
 /// What the load balancer makes of a packet, in words that are cheap to carry past the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Target {
     /// 0: it is for no service. Below [`FIXED_LENGTH`]: a [`Reason`] to drop it, plus 1. Else the offset
     /// of its [`Backend`].
     word: u32,
-    /// Which flows are asked whether it is one of theirs.
-    asked: Asked,
-}
-
-/// Which flows are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    None,
-    /// Those of clients, by [`Ends::hash`].
-    Clients(u64),
-    /// Those to whose port of this node it goes.
-    Replies,
+    /// The flow that it belongs to.
+    pub flow: Known,
 }
 
 impl Target {
     /// Of a packet that goes to the stack.
     pub const NONE: Self = Self {
         word: 0,
-        asked: Asked::None,
+        flow: Known::NONE,
     };
 
     /// What becomes of `packet`, if policies let it through.
     #[inline(always)]
     #[must_use]
-    pub fn of<T: Tables>(tables: &T, packet: &Packet) -> Self {
-        find(tables, packet).unwrap_or(Self::NONE)
-    }
-
-    /// The flow that `packet`, for which `tables` gave this, belongs to.
-    #[inline(always)]
-    #[must_use]
-    pub fn flow<S: Tables, T: FlowTable>(
-        &self,
-        tables: &S,
-        flows: impl FnOnce() -> Option<T>,
+    pub fn of<E: Environment>(
+        environment: &E,
+        tables: &E::Tables,
+        header: &Header,
         packet: &Packet,
-    ) -> Known {
-        if self.asked == Asked::None {
-            return Known::NONE;
-        }
-        let (Some(ends), Some(flows)) = (ends(packet), flows()) else {
-            return Known::NONE;
+    ) -> Self {
+        let table = tables.at::<Services>(SERVICES);
+        let question = table.filter(|table| table.count != 0).and(ends(packet));
+        let Some(ends) = question else {
+            return Self::NONE;
         };
-        let (begins, backend) = match packet.transport.kind {
-            TransportKind::Tcp => (begins(packet.transport.detail()), None),
-            _ => (false, self.backend().and_then(Result::ok)),
+        let is_tcp = packet.transport.kind == TransportKind::Tcp;
+        let traits = [
+            (packet.fragment == Fragment::Whole, WHOLE),
+            (is_tcp, TCP),
+            (is_tcp && begins(packet.transport.detail()), BEGINS),
+        ];
+        let traits = traits.iter().map(|(has, what)| u32::from(*has) * what);
+        let traits = traits.sum();
+        let question = Question {
+            ends,
+            traits: blinded(traits, header),
         };
-        match self.asked {
-            Asked::Clients(hash) => {
-                let asking = Asking {
-                    hash,
-                    begins,
-                    backend: backend.and_then(|offset| tables.at(offset)),
-                };
-                of_client(&flows, &ends, &asking)
-            }
-            _ => of_reply(&flows, &ends),
-        }
+        let mut target = Self::NONE;
+        find(environment, tables, &question, &mut target);
+        target
     }
 
     /// The same, of which the verifier knows nothing: see [`blinded`].
@@ -96,7 +81,7 @@ impl Target {
     pub fn blinded(self, header: &Header) -> Self {
         Self {
             word: blinded(self.word, header),
-            ..self
+            flow: self.flow.blinded(header),
         }
     }
 
@@ -114,43 +99,70 @@ impl Target {
     }
 }
 
-impl Target {
-    const fn refused(reason: Reason) -> Self {
-        Self {
-            word: refusal(reason),
-            asked: Asked::None,
-        }
-    }
-}
-
 const fn refusal(reason: Reason) -> u32 {
     reason as u32 + 1
 }
 
-#[inline(always)]
-fn find<T: Tables>(tables: &T, packet: &Packet) -> Option<Target> {
-    let table: &Services = tables.at(SERVICES)?;
-    if table.count == 0 {
-        return None;
+/// What is asked of services and flows.
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    ends: Ends,
+    /// [`WHOLE`] and others, of which the verifier knows nothing: see [`blinded`].
+    traits: u32,
+}
+
+/// Of [`Question::traits`]: it is no fragment.
+const WHOLE: u32 = 1;
+/// It is TCP.
+const TCP: u32 = 2;
+/// It begins a connection.
+const BEGINS: u32 = 4;
+
+impl Question {
+    #[inline(always)]
+    const fn is(&self, what: u32) -> bool {
+        self.traits & what != 0
     }
-    let ends = ends(packet)?;
+}
+
+/// Answers into `target`. A function of its own in programs as well: the verifier gives it registers and a
+/// stack of its own, of which the rest keeps nothing.
+#[inline(never)]
+fn find<E: Environment>(
+    environment: &E,
+    tables: &E::Tables,
+    question: &Question,
+    target: &mut Target,
+) {
+    // What the tables cannot tell because they are cut short, which their builder rules out, is nothing.
+    let _ = answer(environment, tables, question, target);
+}
+
+#[inline(always)]
+fn answer<E: Environment>(
+    environment: &E,
+    tables: &E::Tables,
+    question: &Question,
+    target: &mut Target,
+) -> Option<()> {
+    let table: &Services = tables.at(SERVICES)?;
+    let ends = &question.ends;
     let key = port_and_protocol(ends.destination_port, ends.protocol);
     let hash = hash_of(ends.destination, key);
-    let is_whole = packet.fragment == Fragment::Whole;
     let Some(service) = service(tables, table, hash)
         .filter(|service| service.address == ends.destination && service.port == key)
     else {
-        let may_be_reply = table.translates != 0 && is_given(ends.destination_port) && is_whole;
-        return may_be_reply.then_some(Target {
-            word: 0,
-            asked: Asked::Replies,
-        });
+        if table.translates != 0 && is_given(ends.destination_port) && question.is(WHOLE) {
+            target.flow = of_reply(&environment.flows()?, ends);
+        }
+        return Some(());
     };
-    if !is_whole {
-        return Some(Target::refused(Reason::ServiceFragment));
+    if !question.is(WHOLE) {
+        target.word = refusal(Reason::ServiceFragment);
+        return Some(());
     }
     let flow = hash_of_flow(hash, ends.source, ends.source_port);
-    let word = match service.ring_size {
+    target.word = match service.ring_size {
         0 => refusal(Reason::NoBackend),
         size => {
             let entry = service.ring + ring_entry(flow, size) * 2;
@@ -158,11 +170,18 @@ fn find<T: Tables>(tables: &T, packet: &Packet) -> Option<Target> {
             service.backends + number * size_of::<Backend>() as u32
         }
     };
-    let asked = match service.forwarding {
-        NAT => Asked::Clients(flow),
-        _ => Asked::None,
-    };
-    Some(Target { word, asked })
+    if service.forwarding == NAT {
+        let asking = Asking {
+            hash: flow,
+            begins: question.is(BEGINS),
+            backend: match (question.is(TCP), target.backend()) {
+                (false, Some(Ok(offset))) => tables.at(offset),
+                _ => None,
+            },
+        };
+        target.flow = of_client(&environment.flows()?, ends, &asking);
+    }
+    Some(())
 }
 
 /// Both ends of a packet that may be for a service, or a reply of a backend. A service of port 0 stands for
@@ -218,9 +237,15 @@ fn service<'a, T: Tables>(tables: &'a T, table: &Services, hash: u64) -> Option<
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct LinkHeader {
-    pub(crate) destination: [u8; 6],
-    pub(crate) source: [u8; 6],
+    addresses: [little_endian::U32; 3],
     pub(crate) ethertype: U16,
+}
+
+impl LinkHeader {
+    #[inline(always)]
+    pub(crate) fn addresses(&self) -> LinkAddresses {
+        LinkAddresses(self.addresses.map(little_endian::U32::get))
+    }
 }
 
 /// The second and third word of an IPv4 header.
@@ -255,8 +280,7 @@ pub fn rewrite<F: FrameMut + ?Sized>(
     if way.ifindex == 0 {
         return Err(Reason::NoNextHop);
     }
-    link.destination = way.destination;
-    link.source = way.source;
+    link.addresses = way.link.0.map(little_endian::U32::new);
     let lives = if ethertype == ETHERTYPE_IPV4 {
         age_v4(frame)
     } else {

@@ -14,7 +14,7 @@ use headgate_layout::{
 use crate::blind::blinded;
 
 /// The table, as `headgate_layout::flows` describes it.
-pub trait FlowTable {
+pub trait FlowTable: Copy {
     /// The record with this number.
     fn flow(&self, number: u32) -> Option<&Flow>;
 
@@ -99,10 +99,24 @@ impl Ends {
         );
         hash_of_flow(service, self.source, self.source_port)
     }
+
+    /// The same packet as its receiver would answer it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
 }
 
 /// Which flow a packet belongs to, in two words that are cheap to carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Known {
     /// 0 if to none, else twice the record's number, plus 2, and 1 more where it comes from the backend.
     word: u32,
@@ -119,6 +133,23 @@ impl Known {
         Self {
             word: number * 2 + 2 + is_reply as u32,
             guard: guard.0,
+        }
+    }
+
+    /// In one word, and [`Self::from_word`] back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        (self.guard as u64) << 32 | self.word as u64
+    }
+
+    /// See [`Self::to_word`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            word: word as u32,
+            guard: (word >> 32) as u32,
         }
     }
 
@@ -184,7 +215,13 @@ pub fn of_client<T: FlowTable>(table: &T, ends: &Ends, asking: &Asking<'_>) -> K
     };
     let guard = Guard(flow.guard.get());
     let is_it = found.leads_to(guard) && guard.stands() && is_from_client(flow, ends);
-    let has_ended = asking.begins && guard.state() == State::Closing
+    let begins_anew = match guard.state() {
+        State::Closing => true,
+        // Its second word may have been lost, without which nobody would see the answer.
+        State::New => flow.to_backend.get().is_to_stack(),
+        _ => false,
+    };
+    let has_ended = asking.begins && begins_anew
         || asking
             .backend
             .is_some_and(|backend| !goes_to(flow, backend))
@@ -217,10 +254,13 @@ fn chosen(one: u64, other: u64, factor: u64) -> u64 {
 
 #[inline(always)]
 fn goes_to(flow: &Flow, backend: &Backend) -> bool {
-    let differing = differing(flow.backend.get(), backend.address)
-        | differing(flow.local.get(), backend.local)
+    let of_backend = differing(flow.backend.get(), backend.address)
         | u64::from(u32::from(flow.backend_port.get()) ^ backend.port);
-    differing == 0
+    let is_seen_so = match backend.way.is_to_stack() {
+        true => flow.to_backend.get().is_to_stack(),
+        false => differing(flow.local.get(), backend.local) == 0,
+    };
+    of_backend == 0 && is_seen_so
 }
 
 /// The flow of a backend's reply.
@@ -241,6 +281,24 @@ pub fn of_reply<T: FlowTable>(table: &T, ends: &Ends) -> Known {
             }
         }
         None => Known::NONE,
+    }
+}
+
+/// The flow of a reply of a backend on this node.
+#[inline(always)]
+pub fn of_reply_here<T: FlowTable>(table: &T, ends: &Ends) -> Known {
+    let Some((_, found)) = entry_of(table, ends.reversed().hash()) else {
+        return Known::NONE;
+    };
+    let Some(flow) = table.flow(found.number()).filter(|_| found.0 != 0) else {
+        return Known::NONE;
+    };
+    let guard = Guard(flow.guard.get());
+    let is_kept = Keep(flow.keep.get()).at(table.now()).0 != 0;
+    let is_it = found.leads_to(guard) && guard.stands() && is_from_backend(flow, ends);
+    match is_it && is_kept && flow.to_backend.get().is_to_stack() {
+        true => Known::new(found.number(), guard, true),
+        false => Known::NONE,
     }
 }
 
@@ -280,6 +338,10 @@ pub fn begin<T: FlowTable>(
     let hash = ends.hash();
     let now = table.now();
     let place = place(table, backend, ends.protocol, hash, now)?;
+    let seen = seen_by(backend, ends, place.port);
+    if backend.way.is_to_stack() && is_anothers(table, &seen, ends, now) {
+        return None;
+    }
     let flow = table.flow(place.number)?;
     let taken = place.guard.taken();
     if place.guard.state() == State::Taken
@@ -294,14 +356,17 @@ pub fn begin<T: FlowTable>(
     flow.client.set(ends.source);
     flow.service.set(ends.destination);
     flow.backend.set(backend.address);
-    flow.local.set(backend.local);
+    flow.local.set(seen.source);
     flow.client_port.set(ends.source_port);
     flow.service_port.set(ends.destination_port);
     flow.backend_port.set(backend.port as u16);
-    flow.local_port.set(place.port);
+    flow.local_port.set(seen.source_port);
     flow.to_client.set(to_client);
     flow.to_backend.set(backend.way);
-    let is_entered = enter(table, place.number, taken, hash, now);
+    let mut is_entered = enter(*table, place.number, taken, hash, now);
+    if backend.way.is_to_stack() {
+        is_entered &= enter(*table, place.number, taken, seen.hash(), now);
+    }
     let (state, keep) = match is_entered {
         true => (State::New, Keep::until(now + NEW, Firmness::None)),
         false => (State::Free, Keep(0)),
@@ -310,6 +375,37 @@ pub fn begin<T: FlowTable>(
     // Exchanged and not just set: on a processor that writes out of order, all of the above comes first.
     table.exchange_guard(&flow.guard, taken.0, taken.with(state).0);
     is_entered.then_some(Known::new(place.number, taken.with(state), false))
+}
+
+/// Whether the replies to a packet that the backend on this node would see so are awaited by another flow that
+/// is more than begun: of the same client by another service.
+#[inline(always)]
+fn is_anothers<T: FlowTable>(table: &T, seen: &Ends, ends: &Ends, now: u32) -> bool {
+    let Some((_, entry)) = entry_of(table, seen.hash()) else {
+        return false;
+    };
+    let Some(flow) = table.flow(entry.number()) else {
+        return false;
+    };
+    let keep = Keep(flow.keep.get()).at(now);
+    let keep = entry.keep(Guard(flow.guard.get()), keep);
+    !keep.yields(Firmness::None) && !is_from_client(flow, ends)
+}
+
+/// A client's packet as the backend sees it, which on this node is from the client itself.
+#[inline(always)]
+fn seen_by(backend: &Backend, ends: &Ends, port: u16) -> Ends {
+    let (source, source_port) = match backend.way.is_to_stack() {
+        true => (ends.source, ends.source_port),
+        false => (backend.local, port),
+    };
+    Ends {
+        source,
+        source_port,
+        destination: backend.address,
+        destination_port: backend.port as u16,
+        protocol: ends.protocol,
+    }
 }
 
 /// A record that may be taken, and its port of this node.
@@ -346,8 +442,9 @@ fn place<T: FlowTable>(
 
 /// Writes the index's word for a record: that which a flow of the same client had, else the one that is
 /// missed least.
-#[inline(always)]
-fn enter<T: FlowTable>(table: &T, number: u32, guard: Guard, hash: u64, now: u32) -> bool {
+#[inline(never)]
+fn enter<T: FlowTable>(table: T, number: u32, guard: Guard, hash: u64, now: u32) -> bool {
+    let table = &table;
     let Some((former, entry)) = entry_of(table, hash) else {
         return false;
     };
@@ -463,6 +560,14 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
+/// Whether a backend's first answer to a flow that has just begun looks so: what is no answer to a SYN
+/// belongs to a connection of the backend's own, which somebody else may have forged the SYN into.
+#[inline(always)]
+#[must_use]
+pub const fn answers(state: State, flags: u8) -> bool {
+    !matches!(state, State::New) || flags & (SYN | RST) != 0
+}
+
 /// What a TCP segment says of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -499,6 +604,10 @@ pub fn advance<T: FlowTable>(table: &T, flow: &Flow, known: Known, segment: Opti
     };
     if next != state && !table.exchange_guard(&flow.guard, guard.0, guard.with(next).0) {
         // Somebody else was quicker: then it is theirs to say.
+        return;
+    }
+    if next == State::New && flow.to_backend.get().is_to_stack() {
+        // As in `of_client`: what nobody answers begins anew after a while.
         return;
     }
     let (lifetime, firmness) = match (next, segment) {

@@ -7,9 +7,8 @@ use headgate_layout::{
 
 use crate::{
     balance::rewrite,
-    flows::FlowTable,
+    flows::{FlowTable, Known},
     frame::FrameMut,
-    judge::Verdict,
     nat::{Passage, pass_on},
     tables::Tables,
 };
@@ -23,27 +22,38 @@ pub struct Departure {
     pub counter: Option<u32>,
 }
 
-/// Makes `frame`, which came by the interface `ifindex` and got `verdict` by `tables`, one for where it goes.
-/// `Ok(None)`: it goes to the stack as it is.
+/// What is known of a frame that may pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Passing {
+    /// As [`crate::judge::Verdict::backend`].
+    pub backend: u32,
+    /// The flow that it belongs to.
+    pub flow: Known,
+    /// Bytes of link-layer header and IP packet.
+    pub length: u32,
+    /// The interface that it came by.
+    pub ifindex: u32,
+}
+
+/// Makes `frame` one for where it goes. `Ok(None)`: it goes to the stack as it is.
 ///
 /// # Errors
 /// Why it must be dropped instead.
 #[inline(always)]
 pub fn depart<F: FrameMut + ?Sized, S: Tables, T: FlowTable>(
     frame: &mut F,
-    verdict: &Verdict,
+    passing: &Passing,
     tables: &S,
     flows: impl FnOnce() -> Option<T>,
-    ifindex: u32,
 ) -> Result<Option<Departure>, Reason> {
-    let backend = match verdict.backend {
-        0 if verdict.flow.is_some() => None,
+    let backend = match passing.backend {
+        0 if passing.flow.is_some() => None,
         0 => return Ok(None),
         offset => tables.at::<Backend>(offset),
     };
     match backend {
         Some(backend) if backend.forwarding != NAT => {
-            let is_rewritten = rewrite(frame, &backend.way, verdict.length)?;
+            let is_rewritten = rewrite(frame, &backend.way, passing.length)?;
             Ok(is_rewritten.then_some(Departure {
                 way: backend.way,
                 counter: Some(backend.counter),
@@ -53,10 +63,10 @@ pub fn depart<F: FrameMut + ?Sized, S: Tables, T: FlowTable>(
             let flows = flows().ok_or(Reason::FlowsExhausted)?;
             let passage = Passage {
                 flows: &flows,
-                known: verdict.flow,
+                known: passing.flow,
                 backend,
-                ifindex,
-                length: verdict.length,
+                ifindex: passing.ifindex,
+                length: passing.length,
             };
             pass_on(frame, &passage)
         }

@@ -91,18 +91,14 @@ pub fn judge<F: Frame + ?Sized, E: Environment>(frame: &F, environment: &E) -> V
         return Verdict::by(Reason::NoTables, packet.length);
     };
     let claim = claim.blinded(header);
-    let (target, flow) = match E::BALANCES {
-        true => {
-            let target = Target::of(&tables, &packet).blinded(header);
-            let flow = target.flow(&tables, || environment.flows(), &packet);
-            (target, flow.blinded(header))
-        }
-        false => (Target::NONE, Known::NONE),
+    let target = match E::BALANCES {
+        true => Target::of(environment, &tables, header, &packet).blinded(header),
+        false => Target::NONE,
     };
-    if flow.is_some() && can_be_changed(frame) {
+    if target.flow.is_some() && can_be_changed(frame) {
         return Verdict {
             backend: target.backend().and_then(Result::ok).unwrap_or(0),
-            flow,
+            flow: target.flow,
             ..Verdict::by(Reason::KnownFlow, packet.length)
         };
     }

@@ -13,7 +13,7 @@ use zerocopy::{
 
 use crate::{
     balance::{LinkHeader, rewrite},
-    flows::{Ends, FlowTable, Known, Segment, advance, begin},
+    flows::{Ends, FlowTable, Known, Segment, advance, answers, begin, of_reply_here},
     forward::Departure,
     frame::{Frame, FrameMut},
     parse::{ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, PROTOCOL_UDP},
@@ -24,13 +24,17 @@ use crate::{
 #[repr(C)]
 struct Ipv4Header {
     version_and_length: u8,
-    between: [u8; 8],
+    before: [u8; 5],
+    fragment: U16,
+    time_to_live: u8,
     protocol: u8,
     checksum: U16,
     source: U32,
     destination: U32,
 }
 const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
+/// "More fragments", and the offset.
+const IPV4_FRAGMENT: u16 = 0x3fff;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -160,7 +164,9 @@ pub fn pass_on<F: FrameMut + ?Sized, T: FlowTable>(
     }
     advance(passage.flows, flow, known, segment);
     write(frame, version, &ends, &new).ok_or(Reason::HeaderNotLinear)?;
-    rewrite(frame, &departure.way, passage.length)?;
+    if !departure.way.is_to_stack() {
+        rewrite(frame, &departure.way, passage.length)?;
+    }
     Ok(Some(departure))
 }
 
@@ -180,6 +186,54 @@ fn first<T: FlowTable>(
         return Err(Reason::UnknownFlow);
     }
     begin(passage.flows, ends, backend, back).ok_or(Reason::FlowsExhausted)
+}
+
+/// A reply of a backend on this node, where it leaves.
+pub struct Reply {
+    /// Whether it is IPv6.
+    pub is_v6: bool,
+    /// Where its transport header lies.
+    pub transport: u32,
+    /// Its ends as the backend sent it.
+    pub sent: Ends,
+    /// Its ends as the client awaits it: from the service.
+    pub awaited: Ends,
+}
+
+/// Looks whether `frame` is a reply of a backend on this node, and follows its flow.
+#[inline(always)]
+pub fn reply_of<F: Frame + ?Sized, T: FlowTable>(frame: &F, flows: &T) -> Option<Reply> {
+    let version = Version::of(frame)?.ok()?;
+    if version == Version::V4 && is_fragment(frame)? {
+        return None;
+    }
+    let (sent, segment) = read(frame, version)?;
+    if sent.protocol != PROTOCOL_TCP && sent.protocol != PROTOCOL_UDP {
+        return None;
+    }
+    let known = of_reply_here(flows, &sent);
+    let answers = segment.is_none_or(|s| answers(known.guard().state(), s.flags));
+    if !known.is_some() || !answers {
+        return None;
+    }
+    let flow = flows.flow(known.number())?;
+    let (awaited, _) = to_client(flow, &sent);
+    if !known.guard().is_same(Guard(flow.guard.get())) {
+        return None;
+    }
+    advance(flows, flow, known, segment);
+    Some(Reply {
+        is_v6: version == Version::V6,
+        transport: version.transport(),
+        sent,
+        awaited,
+    })
+}
+
+#[inline(always)]
+fn is_fragment<F: Frame + ?Sized>(frame: &F) -> Option<bool> {
+    let header: &Ipv4Header = frame.at(ETHERNET_LENGTH)?;
+    Some(header.fragment.get() & IPV4_FRAGMENT != 0)
 }
 
 #[inline(always)]
@@ -206,12 +260,19 @@ fn to_backend(flow: &Flow, ends: &Ends, of_ring: Option<&Backend>) -> (Ends, Dep
     };
     // What the ring knows of the same backend is newer.
     let way = match of_ring {
-        Some(backend) if backend.address == new.destination => backend.way,
+        Some(backend) if is_same_way(flow, backend) => backend.way,
         _ => flow.to_backend.get(),
     };
     let counter = of_ring.map_or(u32::from(flow.counter.get()), |backend| backend.counter);
     let counter = Some(counter);
     (new, Departure { way, counter })
+}
+
+/// Whether the ring has the flow's backend, and it still sees what it saw: the client, or this node.
+#[inline(always)]
+fn is_same_way(flow: &Flow, backend: &Backend) -> bool {
+    backend.address == flow.backend.get()
+        && backend.way.is_to_stack() == flow.to_backend.get().is_to_stack()
 }
 
 /// Keeps the ways that may be asked for later.
@@ -221,7 +282,7 @@ fn follow(flow: &Flow, of_ring: Option<&Backend>, back: Way) {
         flow.to_client.set(back);
     }
     if let Some(backend) = of_ring
-        && backend.address == flow.backend.get()
+        && is_same_way(flow, backend)
         && backend.way.ifindex != 0
         && backend.way != flow.to_backend.get()
     {
@@ -242,8 +303,7 @@ fn way_back<F: Frame + ?Sized, T>(frame: &F, passage: &Passage<'_, T>) -> Option
         ifindex: passage.ifindex,
         mtu,
         reflecting,
-        destination: link.source,
-        source: link.destination,
+        link: link.addresses().reversed(),
     })
 }
 

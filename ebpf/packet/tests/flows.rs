@@ -8,7 +8,7 @@ use headgate_layout::{
 };
 use headgate_packet::flows::{
     ANSWERED, Asking, CLOSING, ESTABLISHED_TCP, Ends, FlowTable as _, HostFlows, Known, NEW,
-    Segment, advance, begin, begins, of_client, of_reply,
+    Segment, advance, begin, begins, of_client, of_reply, of_reply_here,
 };
 use proptest::prelude::*;
 use zerocopy::FromZeros as _;
@@ -291,4 +291,67 @@ fn connections_that_have_ended_make_room() {
     }
     table.now += CLOSING.max(ANSWERED) + 1;
     assert!(!table.known(0, ACK).is_some());
+}
+
+/// A pod on the node, by any service.
+fn here() -> Backend {
+    Backend {
+        way: Way::TO_STACK,
+        address: mapped(0x0a00_0001),
+        port: 8080,
+        forwarding: NAT,
+        ..Backend::default()
+    }
+}
+
+impl Table {
+    fn begins_here(&self, ends: &Ends) -> Option<Known> {
+        begin(&self.at_this_moment(), ends, &here(), Way::default())
+    }
+
+    fn answered_here(&self, client: &Ends) -> Known {
+        let seen = Ends {
+            source: here().address,
+            destination: client.source,
+            source_port: 8080,
+            destination_port: client.source_port,
+            protocol: TCP,
+        };
+        of_reply_here(&self.at_this_moment(), &seen)
+    }
+}
+
+#[test]
+fn a_backend_here_sees_the_client_and_its_replies_find_the_flow() {
+    let table = Table::new();
+    let clients = [3_000_001, 3_000_002].map(from_client);
+    let known = clients.map(|client| table.begins_here(&client).expect("there is room"));
+    for (client, known) in clients.iter().zip(known) {
+        let flow = &table.flows[known.number() as usize];
+        assert_eq!(flow.local.get(), client.source);
+        assert_eq!(flow.local_port.get(), client.source_port);
+        assert_eq!(table.answered_here(client).number(), known.number());
+        assert!(table.answered_here(client).is_reply());
+    }
+    let stranger = from_client(3_000_003);
+    assert_eq!(table.answered_here(&stranger), Known::NONE);
+}
+
+#[test]
+fn the_replies_of_a_connection_stay_its_own_when_its_client_comes_by_another_service() {
+    let table = Table::new();
+    let client = from_client(4_000_001);
+    let other = Ends {
+        destination: mapped(0xc000_0202),
+        ..client
+    };
+    let first = table.begins_here(&client).expect("there is room");
+    table.says(first, SYN, 0);
+    // What is only begun yields: anybody could have forged it.
+    let second = table.begins_here(&other).expect("there is room");
+    assert_eq!(table.answered_here(&client).number(), second.number());
+    table.says(table.answered_here(&client), SYN | ACK, 0);
+    let known = table.answered_here(&client);
+    assert_eq!(table.begins_here(&client), None, "it is another's");
+    assert_eq!(table.answered_here(&client), known);
 }

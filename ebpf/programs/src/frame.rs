@@ -1,6 +1,10 @@
 //! A frame in the driver's memory.
 
-use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::bpf_xdp_get_buff_len,
+    programs::{TcContext, XdpContext},
+};
 use headgate_packet::frame::{Frame, FrameMut, WireType, WireTypeMut};
 
 /// The frame of one program run.
@@ -54,5 +58,45 @@ impl FrameMut for XdpFrame<'_> {
         }
         // SAFETY: as in `at`; nothing else of this run refers to the frame while this borrow lasts.
         Some(unsafe { &mut *(start as *mut T) })
+    }
+}
+
+/// A frame in a socket buffer, to be read.
+pub struct SocketBuffer<'a> {
+    ctx: &'a TcContext,
+    data: usize,
+    data_end: usize,
+}
+
+impl<'a> SocketBuffer<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a TcContext) -> Self {
+        Self {
+            ctx,
+            data: ctx.data(),
+            data_end: ctx.data_end(),
+        }
+    }
+}
+
+impl Frame for SocketBuffer<'_> {
+    #[inline(always)]
+    fn at<T: WireType>(&self, offset: u32) -> Option<&T> {
+        let start = self.data + offset as usize;
+        if start + size_of::<T>() > self.data_end {
+            return None;
+        }
+        // SAFETY: as in `XdpFrame::at`.
+        Some(unsafe { &*(start as *const T) })
+    }
+
+    #[inline(always)]
+    fn linear_length(&self) -> u32 {
+        (self.data_end - self.data) as u32
+    }
+
+    #[inline(always)]
+    fn full_length(&self) -> u32 {
+        self.ctx.len()
     }
 }

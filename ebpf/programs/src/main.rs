@@ -1,19 +1,24 @@
-//! The XDP program: bounds, maps, and calls to `headgate_packet`.
+//! The programs: bounds, maps, and calls to `headgate_packet`.
 #![no_std]
 #![no_main]
 // Comparing and exchanging a word is BPF's, but `core` keeps its atomic types from this target.
 #![feature(core_intrinsics)]
 #![allow(internal_features)]
 
+mod egress;
 mod flows;
 mod forward;
 mod frame;
 mod maps;
 mod monitor;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    macros::xdp,
+    programs::XdpContext,
+};
 use headgate_layout::{maps::reason_index, verdict::Action};
-use headgate_packet::judge::{Cause, judge};
+use headgate_packet::judge::{Cause, Verdict, judge};
 
 use crate::{
     forward::forward,
@@ -37,7 +42,10 @@ pub fn headgate_filter(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn run<const BALANCES: bool>(ctx: &XdpContext) -> u32 {
     let node = Node::<BALANCES>::default();
-    let mut verdict = judge(&XdpFrame::new(ctx), &node);
+    let mut verdict = match BALANCES {
+        true => judge_apart(ctx.ctx, &node),
+        false => judge(&XdpFrame::new(ctx), &node),
+    };
     let forwarded = forward(ctx, &mut verdict, &node);
     tell(ctx, &verdict, &node);
     match verdict.cause {
@@ -51,6 +59,13 @@ fn run<const BALANCES: bool>(ctx: &XdpContext) -> u32 {
         Action::Allow => forwarded,
         Action::Drop => xdp_action::XDP_DROP,
     }
+}
+
+/// A function of its own, so that its stack is free again where a frame is sent on: all that are in use at
+/// one time have 512 bytes together.
+#[inline(never)]
+fn judge_apart<const BALANCES: bool>(ctx: *mut xdp_md, node: &Node<BALANCES>) -> Verdict {
+    judge(&XdpFrame::new(&XdpContext::new(ctx)), node)
 }
 
 #[panic_handler]

@@ -87,10 +87,10 @@ pub struct Node<const BALANCES: bool> {
 }
 
 impl<const BALANCES: bool> Node<BALANCES> {
-    /// The tables that the verdict is from, if any were asked.
+    /// Where the tables begin that the verdict is from, if any were asked.
     #[inline(always)]
-    pub fn asked(&self) -> Option<MapTables> {
-        self.asked.get().map(MapTables::new)
+    pub fn asked(&self) -> Option<NonNull<u8>> {
+        self.asked.get()
     }
 }
 
@@ -133,28 +133,32 @@ impl<const BALANCES: bool> Environment for Node<BALANCES> {
         let Some(byte) = bits.get((bit >> 3) as usize) else {
             return false;
         };
-        if byte & (1 << (bit & 7)) == 0 {
+        byte & (1 << (bit & 7)) != 0 && is_granted(address.0, address.1, family, claim)
+    }
+}
+
+/// Whether the peer with this address may send what has this claim. A function of its own: what it keeps
+/// would take room on the stack of the program's other calls.
+#[inline(never)]
+fn is_granted(high: u64, low: u64, family: u16, claim: Claim) -> bool {
+    let address = (u128::from(high) << 64) | u128::from(low);
+    let mut aligned = AlignedKey {
+        _padding: 0,
+        key: Key::new(128, address.to_be_bytes()),
+    };
+    for _ in 0..CHANGING * MAX_NESTING {
+        let Some(peer) = FAILSAFE.get(&aligned.key) else {
+            return false;
+        };
+        if peer.family == family && claim.granted_by(peer) {
+            return true;
+        }
+        if peer.prefix_length == 0 {
             return false;
         }
-        let address = (u128::from(address.0) << 64) | u128::from(address.1);
-        let mut aligned = AlignedKey {
-            _padding: 0,
-            key: Key::new(128, address.to_be_bytes()),
-        };
-        for _ in 0..CHANGING * MAX_NESTING {
-            let Some(peer) = FAILSAFE.get(&aligned.key) else {
-                return false;
-            };
-            if peer.family == family && claim.granted_by(peer) {
-                return true;
-            }
-            if peer.prefix_length == 0 {
-                return false;
-            }
-            aligned.key.prefix_len = peer.prefix_length - 1;
-        }
-        false
+        aligned.key.prefix_len = peer.prefix_length - 1;
     }
+    false
 }
 
 /// A key whose address lies at a multiple of 8: the compiler writes it in two words, and the verifier
@@ -173,8 +177,9 @@ pub struct MapTables {
 }
 
 impl MapTables {
+    /// The tables that begin there, in a block of the slots.
     #[inline(always)]
-    fn new(start: NonNull<u8>) -> Self {
+    pub fn new(start: NonNull<u8>) -> Self {
         // SAFETY: as in `port`.
         let limit = unsafe { core::ptr::read_volatile(&raw const LIMIT) };
         Self { start, limit }

@@ -1,7 +1,10 @@
 //! Events, for whoever watches.
 
+use core::ptr::NonNull;
+
 use aya_ebpf::{
     EbpfContext as _,
+    bindings::xdp_md,
     btf_maps::{Array, PerCpuArray, RingBuf},
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_load_bytes},
     macros::btf_map,
@@ -14,7 +17,7 @@ use headgate_layout::{
 };
 use headgate_packet::judge::{Cause, Verdict};
 
-use crate::maps::{Node, port};
+use crate::maps::{MapTables, Node, port};
 
 /// As `headgate_layout::maps::MONITORED` says: the only variable, and so the whole of `.bss`.
 #[unsafe(no_mangle)]
@@ -44,12 +47,21 @@ pub fn tell<const B: bool>(ctx: &XdpContext, verdict: &Verdict, node: &Node<B>) 
         (_, Action::Drop) => DROPPED,
     };
     if wanted & kind != 0 {
-        sample(ctx, verdict, node);
+        let (cause, by_rule) = match verdict.cause {
+            Cause::Rule(counter) => (counter, 1),
+            Cause::Reason(reason) => (reason as u32, 0),
+        };
+        let decided = by_rule << 8 | verdict.action as u32;
+        sample(ctx.ctx, node.asked(), cause, decided, verdict.length);
     }
 }
 
-#[inline(always)]
-fn sample<const B: bool>(ctx: &XdpContext, verdict: &Verdict, node: &Node<B>) {
+/// Writes an event, if it is time for one. `decided` is the action, and above its 8 bits whether a rule's
+/// counter is the cause. A function of its own, as `maps::is_granted`.
+#[inline(never)]
+fn sample(ctx: *mut xdp_md, start: Option<NonNull<u8>>, cause: u32, decided: u32, length: u32) {
+    let ctx = &XdpContext::new(ctx);
+    let by_rule = (decided >> 8) as u8;
     let (Some(order), Some(budget)) = (MONITOR.get(0), MONITOR_BUDGETS.get_ptr_mut(0)) else {
         return;
     };
@@ -61,10 +73,6 @@ fn sample<const B: bool>(ctx: &XdpContext, verdict: &Verdict, node: &Node<B>) {
         unsafe { (&raw mut MONITORED).write_volatile(0) };
         return;
     }
-    let (cause, by_rule) = match verdict.cause {
-        Cause::Rule(counter) => (counter, 1),
-        Cause::Reason(reason) => (reason as u32, 0),
-    };
     if order.counter != NO_RULE && (by_rule == 0 || cause != order.counter) {
         return;
     }
@@ -83,22 +91,21 @@ fn sample<const B: bool>(ctx: &XdpContext, verdict: &Verdict, node: &Node<B>) {
         return;
     };
     let event = entry.as_mut_ptr();
-    let digest = node
-        .asked()
-        .and_then(|tables| tables.digest())
+    let digest = start
+        .and_then(|start| MapTables::new(start).digest())
         .unwrap_or_default();
     // No frame is empty. Written so that the verifier sees 1 to CAPTURED, a power of two.
-    let length = (ctx.data_end() - ctx.data()).min(CAPTURED as usize) as u32;
-    let captured = (length.wrapping_sub(1) & (CAPTURED - 1)) + 1;
+    let linear = (ctx.data_end() - ctx.data()).min(CAPTURED as usize) as u32;
+    let captured = (linear.wrapping_sub(1) & (CAPTURED - 1)) + 1;
     // SAFETY: the entry is memory of this size until it is submitted; what of the frame's place is
     // not written here is not read either, which `captured` tells.
     unsafe {
         (&raw mut (*event).time).write(now);
         (&raw mut (*event).tables).write(digest);
-        (&raw mut (*event).length).write(verdict.length);
+        (&raw mut (*event).length).write(length);
         (&raw mut (*event).cause).write(cause);
         (&raw mut (*event).port).write(port() as u16);
-        (&raw mut (*event).action).write(verdict.action as u8);
+        (&raw mut (*event).action).write(decided as u8);
         (&raw mut (*event).by_rule).write(by_rule);
         (&raw mut (*event).captured).write(captured);
         bpf_xdp_load_bytes(

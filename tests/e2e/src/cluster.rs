@@ -12,7 +12,7 @@ use crate::{
     cable::End,
     control_plane::{ADDRESS, AGENT, AGENT_NAMESPACE, ControlPlane},
     kubectl::Kubectl,
-    namespace::Namespace,
+    namespace::{Namespace, run},
 };
 
 /// The label of a node that names its cluster: policies that select by it stay out of the other
@@ -138,6 +138,27 @@ impl Cluster {
     /// Puts it back.
     pub fn plug(&self, port: &str) {
         self.switch.ip(&format!("link set {port} up"));
+    }
+
+    /// Lets the first node's port of the switch take what XDP sends, and has the client and nodes sum up what
+    /// they send, as a network card would. At other ports, merged frames would come without their sums.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn let_xdp_send(&self) {
+        let gro = ["-K", "node1", "gro", "on"];
+        run(self.switch.command("ethtool").args(gro));
+        let nodes = self.nodes.iter().map(|node| &node.member);
+        for member in nodes.chain([&self.client]) {
+            let tx = ["-K", &member.end.interface, "tx", "off"];
+            run(member.namespace.command("ethtool").args(tx));
+            // Neighbours are asked from a link-local address: ndisc_send_ns in net/ipv6/ndisc.c.
+            let [.., host] = member.end.mac;
+            let interface = &member.end.interface;
+            member.namespace.ip(&format!(
+                "-6 address add fe80::{host:x}/64 dev {interface} nodad"
+            ));
+        }
     }
 
     fn register<'a>(&self, names: impl Iterator<Item = &'a str>) {

@@ -25,6 +25,7 @@ pub mod namespace;
 pub mod node;
 pub mod operator;
 pub mod paths;
+pub mod pod;
 pub mod policies;
 mod process;
 pub mod real;

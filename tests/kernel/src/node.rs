@@ -146,6 +146,7 @@ pub fn wanted(ports: &[(PortIndex, Ifindex, &Block)]) -> DatapathState {
             ifindex: *ifindex,
             mode: WantedMode::Auto,
             tables: block.digest(),
+            egress: false,
         };
         state.ports.insert(*port, attachment);
         state.blocks.insert(block.digest(), (*block).clone());

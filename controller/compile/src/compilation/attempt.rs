@@ -217,6 +217,7 @@ impl Compiler<'_> {
                 ifindex: interface.ifindex,
                 mode,
                 tables: block.digest(),
+                egress: set.services.iter().any(|service| service.needs_egress()),
             };
             attempt.state.ports.insert(*port, attachment);
             attempt.state.blocks.insert(block.digest(), block.clone());

@@ -6,7 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::{AddressPoolSpec, AttachMode, Forwarding, LoadBalancerServiceSpec};
+use headgate_crds::{
+    AddressPoolSpec, AttachMode, Forwarding, LoadBalancerServiceSpec, TrafficPolicy,
+};
 
 use super::{
     Compiler,
@@ -17,10 +19,11 @@ use super::{
 use crate::{
     adopt::{self, Version},
     counters::Counters,
+    endpoints::Member,
     finding::{Finding, FindingReason, Severity},
     node::Interface,
     select::{self, Remark},
-    services::{Claim, Frontend, admits, claims, next_hop, protocol},
+    services::{Claim, Frontend, admits, claims, elsewhere, members, next_hop, protocol, referred},
     snapshot::{BalancedService, Content, Uid},
 };
 
@@ -34,6 +37,11 @@ pub(super) struct Served<'a> {
 }
 
 impl Served<'_> {
+    /// Whether some of its backends may run on this node, and answer by the stack.
+    pub(super) fn needs_egress(&self) -> bool {
+        self.spec.backends.service_ref.is_some()
+    }
+
     /// Whether packets for it go through Nat.
     pub(super) fn needs_flows(&self) -> bool {
         self.spec.forwarding == Forwarding::Nat
@@ -212,22 +220,66 @@ impl Compiler<'_> {
             let remarks = selection
                 .remarks
                 .into_iter()
-                .chain(self.unknown_next_hops(spec))
-                .chain(self.unseen_replies(spec, &selection.interfaces));
+                .chain(self.missing_endpoints(&version.name.name, spec))
+                .chain(self.unknown_next_hops(&version.name.name, spec))
+                .chain(self.unseen_replies(&version.name.name, spec, &selection.interfaces));
             findings.extend(remarks.map(|remark| finding(version, remark)));
             served.push(Served {
                 uid,
                 version,
                 spec,
-                frontends: frontends(spec, counters),
+                frontends: self.frontends(&version.name.name, spec, counters),
                 interfaces: selection.interfaces,
             });
         }
         served
     }
 
-    fn unknown_next_hops(&self, spec: &LoadBalancerServiceSpec) -> Option<Remark> {
-        let backends = spec.weighted_backends().map(|(address, _)| address);
+    /// What a service lacks whose backends a Service has.
+    fn missing_endpoints(&self, name: &str, spec: &LoadBalancerServiceSpec) -> Option<Remark> {
+        let service = referred(name, spec)?;
+        let remark = |severity, reason, path: &str, message| Remark {
+            severity,
+            reason,
+            path: path.to_owned(),
+            message,
+        };
+        if !self.endpoints.contains_key(&service) {
+            let message = format!(
+                "there is no EndpointSlice of Service/{service}, so its packets are dropped and counted as NoBackend; create the Service, or correct the name (a directory of policies has no EndpointSlices: list static backends there)"
+            );
+            let path = "spec.backends.serviceRef";
+            let reason = FindingReason::UnresolvedReferences;
+            return Some(remark(Severity::Pending, reason, path, message));
+        }
+        if spec.external_traffic_policy == TrafficPolicy::Local {
+            return None;
+        }
+        let serves = |address: IpAddr, port| {
+            let members = members(name, spec, port, self.endpoints, &self.node.name);
+            members
+                .iter()
+                .any(|m| m.address.is_ipv4() == address.is_ipv4())
+        };
+        let ports = || spec.ports.iter().enumerate();
+        let mut unserved = spec.parsed_addresses().flat_map(|address| {
+            let lacking = ports().filter(move |(_, port)| !serves(address, port));
+            lacking.map(move |(index, port)| (address, index, port))
+        });
+        let (address, index, port) = unserved.next()?;
+        let message = format!(
+            "no endpoint of Service/{service} serves port {} of {} at {address}, so its packets are dropped and counted as NoBackend; wait for a pod that is ready and has an address of that family, or name the port as the Service does",
+            port.name,
+            port.protocol.as_str()
+        );
+        let path = format!("spec.ports[{index}]");
+        // A Deployment of no replicas is as somebody wants it.
+        let reason = FindingReason::NoEndpoints;
+        Some(remark(Severity::Warning, reason, &path, message))
+    }
+
+    fn unknown_next_hops(&self, name: &str, spec: &LoadBalancerServiceSpec) -> Option<Remark> {
+        let backends = elsewhere(name, spec, self.endpoints, &self.node.name).into_iter();
         let unknown: Vec<IpAddr> = backends
             .filter(|address| next_hop(spec.forwarding, *address, &self.node.next_hops).is_none())
             .collect();
@@ -249,13 +301,14 @@ impl Compiler<'_> {
     /// By Nat a backend's reply must meet a program that serves the service.
     fn unseen_replies(
         &self,
+        name: &str,
         spec: &LoadBalancerServiceSpec,
         interfaces: &[&Interface],
     ) -> Option<Remark> {
         if spec.forwarding != Forwarding::Nat || interfaces.is_empty() {
             return None;
         }
-        let backends = spec.weighted_backends().map(|(address, _)| address);
+        let backends = elsewhere(name, spec, self.endpoints, &self.node.name).into_iter();
         let hops =
             backends.filter_map(|address| Some((address, self.node.next_hops.get(&address)?)));
         let mut unseen =
@@ -277,6 +330,41 @@ impl Compiler<'_> {
         })
     }
 
+    /// Address by address, each with all ports.
+    fn frontends(
+        &self,
+        name: &str,
+        spec: &LoadBalancerServiceSpec,
+        counters: &[u32],
+    ) -> Vec<Frontend> {
+        let ports = spec.ports.iter().zip(counters);
+        let ports: Vec<_> = ports
+            .map(|(port, counter)| {
+                let members = members(name, spec, port, self.endpoints, &self.node.name);
+                (port, counter, members)
+            })
+            .collect();
+        let mut frontends = Vec::new();
+        for address in spec.parsed_addresses() {
+            for (port, counter, members) in &ports {
+                let of_family = |member: &&Member| member.address.is_ipv4() == address.is_ipv4();
+                let mut backends: Vec<_> = members.iter().filter(of_family).copied().collect();
+                // Their order in the list must not matter to flows.
+                backends.sort();
+                frontends.push(Frontend {
+                    address,
+                    protocol: protocol(port.protocol),
+                    port: port.port,
+                    counter: **counter,
+                    ring_size: spec.ring_size,
+                    forwarding: spec.forwarding,
+                    backends,
+                });
+            }
+        }
+        frontends
+    }
+
     pub(super) fn service_summary(&self, served: &Served<'_>) -> ServiceSummary {
         let candidate = &self.candidates[served.uid];
         let read = candidate.present.as_ref().unwrap_or(served.version);
@@ -293,7 +381,6 @@ impl Compiler<'_> {
                     protocol: port.protocol.as_str().to_owned(),
                     port: frontend.port,
                     forwarding: frontend.forwarding,
-                    target_port: frontend.target_port,
                     ring_size: frontend.ring_size,
                     counter: frontend.counter,
                     backends: frontend.backends.clone(),
@@ -400,32 +487,6 @@ fn service_in(
         Content::Service(service) => Some((version.clone(), Arc::clone(service))),
         _ => None,
     }
-}
-
-/// Address by address, each with all ports.
-fn frontends(spec: &LoadBalancerServiceSpec, counters: &[u32]) -> Vec<Frontend> {
-    let mut frontends = Vec::new();
-    for address in spec.parsed_addresses() {
-        let mut backends: Vec<_> = spec
-            .weighted_backends()
-            .filter(|(backend, _)| backend.is_ipv4() == address.is_ipv4())
-            .collect();
-        // Their order in the list must not matter to flows.
-        backends.sort();
-        for (port, counter) in spec.ports.iter().zip(counters) {
-            frontends.push(Frontend {
-                address,
-                protocol: protocol(port.protocol),
-                port: port.port,
-                counter: *counter,
-                ring_size: spec.ring_size,
-                forwarding: spec.forwarding,
-                target_port: port.target_port.unwrap_or(port.port),
-                backends: backends.clone(),
-            });
-        }
-    }
-    frontends
 }
 
 fn no_counter_left() -> Remark {

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     adopt::Version,
     classifier::Sizes,
+    endpoints::Member,
     select,
     snapshot::{Content, Uid},
 };
@@ -88,15 +89,12 @@ pub struct FrontendSummary {
     /// How packets get to backends.
     #[serde(default)]
     pub forwarding: Forwarding,
-    /// The port that backends listen on.
-    #[serde(default)]
-    pub target_port: u16,
     /// Entries of its ring.
     pub ring_size: u32,
     /// Index of its counter.
     pub counter: u32,
-    /// Backends with their weights, in the order of their numbers in the ring.
-    pub backends: Vec<(IpAddr, u16)>,
+    /// Backends, in the order of their numbers in the ring.
+    pub backends: Vec<Member>,
 }
 
 /// A policy set's tables, for people.

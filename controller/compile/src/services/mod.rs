@@ -10,16 +10,18 @@ use std::{
 };
 
 use headgate_crds::{
-    AddressPoolSpec, Forwarding, Kind, LoadBalancerServiceSpec, ServiceProtocol, parse_cidr,
+    AddressPoolSpec, Forwarding, Kind, LoadBalancerServiceSpec, ServicePort, ServiceProtocol,
+    parse_cidr,
 };
 use headgate_layout::services::{
-    Backend, DIRECT_RETURN, MAX_SERVICES, NAT, SERVICES, Service, Services, Way, hash_of,
-    hash_of_flow, port_and_protocol, ring_entry,
+    Backend, DIRECT_RETURN, LinkAddresses, MAX_SERVICES, NAT, SERVICES, Service, Services, Way,
+    hash_of, hash_of_flow, port_and_protocol, ring_entry,
 };
 use zerocopy::IntoBytes as _;
 
 use crate::{
     classifier::{BlockWriter, TooLarge},
+    endpoints::{self, Endpoints, Member},
     inputs::Labels,
     memory::Memory,
     node::NextHop,
@@ -46,17 +48,64 @@ pub struct Frontend {
     pub ring_size: u32,
     /// How packets get to backends.
     pub forwarding: Forwarding,
-    /// The port that backends listen on.
-    pub target_port: u16,
-    /// Backends of the address's family that get packets, and their weights.
-    pub backends: Vec<(IpAddr, u16)>,
+    /// Backends of the address's family that get packets.
+    pub backends: Vec<Member>,
 }
 
-/// The backends whose next hops compile wants to know: of the services that concern a node with these
-/// labels and are in effect there, or whose every address a pool admits. Who may not serve must not make
-/// nodes ask for neighbours.
+/// The Service that a service takes its backends from, as `NAMESPACE/NAME`.
 #[must_use]
-pub fn backends(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTreeSet<IpAddr> {
+pub fn referred(name: &str, spec: &LoadBalancerServiceSpec) -> Option<String> {
+    let reference = spec.backends.service_ref.as_ref()?;
+    let namespace = Kind::split_name(name).0.unwrap_or_default();
+    Some(format!("{namespace}/{}", reference.name))
+}
+
+/// The backends of one port of the service `name`, of both families, for the node `node`.
+#[must_use]
+pub fn members(
+    name: &str,
+    spec: &LoadBalancerServiceSpec,
+    port: &ServicePort,
+    endpoints: &Endpoints,
+    node: &str,
+) -> Vec<Member> {
+    if let Some(service) = referred(name, spec) {
+        let slices = endpoints.get(&service).map_or(&[][..], Vec::as_slice);
+        return endpoints::members(slices, port, spec.external_traffic_policy, node);
+    }
+    let fixed = spec.weighted_backends().map(|(address, weight)| Member {
+        address,
+        port: port.target_port.unwrap_or(port.port),
+        weight,
+        here: false,
+    });
+    fixed.collect()
+}
+
+/// Addresses of a service's backends on other hosts.
+pub(crate) fn elsewhere(
+    name: &str,
+    spec: &LoadBalancerServiceSpec,
+    endpoints: &Endpoints,
+    node: &str,
+) -> BTreeSet<IpAddr> {
+    let ports = spec.ports.iter();
+    let members = ports.flat_map(|port| members(name, spec, port, endpoints, node));
+    let others = members.filter(|member| !member.here);
+    others.map(|member| member.address).collect()
+}
+
+/// The backends whose next hops compile wants to know: of the services that concern a node of this name with
+/// these labels and are in effect there, or whose every address a pool admits. Who may not serve must not
+/// make nodes ask for neighbours.
+#[must_use]
+pub fn backends(
+    snapshot: &Snapshot,
+    memory: &Memory,
+    node: &str,
+    labels: &Labels,
+) -> BTreeSet<IpAddr> {
+    let endpoints = snapshot.endpoints.as_ref().unwrap_or(&memory.endpoints);
     let submitted = || {
         let all = snapshot.submitted.iter();
         all.filter_map(|s| Some((s.name.name.as_str(), s.content.as_ref().ok()?)))
@@ -74,22 +123,22 @@ pub fn backends(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTreeS
         }
         _ => false,
     });
-    let admitted = admitted.map(|(_, content)| content);
-    let in_effect = memory.last_good.values().map(|good| &good.content);
+    let in_effect = memory.last_good.values();
+    let in_effect = in_effect.map(|good| (good.name.name.as_str(), &good.content));
     let services = admitted
         .chain(in_effect)
-        .filter_map(|content| match content {
-            Content::Service(service) => Some(&service.spec),
+        .filter_map(|(name, content)| match content {
+            Content::Service(service) => Some((name, &service.spec)),
             _ => None,
         });
-    let selects = |spec: &&LoadBalancerServiceSpec| {
+    let selects = |(_, spec): &(&str, &LoadBalancerServiceSpec)| {
         let selector = spec.node_selector.as_ref();
         selector.is_none_or(|selector| selector.matches(labels))
     };
-    let backends = services
-        .filter(selects)
-        .flat_map(LoadBalancerServiceSpec::weighted_backends);
-    backends.map(|(address, _)| address).collect()
+    let selected = services.filter(selects);
+    selected
+        .flat_map(|(name, spec)| elsewhere(name, spec, endpoints, node))
+        .collect()
 }
 
 /// Where in the ring a flow falls, and the place of its backend in the list, as the programs find it.
@@ -231,7 +280,7 @@ impl Rings {
 /// Rings and backends written so far: ports of one service share them.
 struct Written<'a> {
     rings: BTreeMap<(Weighted, u32), u32>,
-    backends: BTreeMap<(Weighted, u32), u32>,
+    backends: BTreeMap<(Vec<Member>, u32), u32>,
     known: &'a mut Rings,
 }
 
@@ -243,14 +292,15 @@ impl Written<'_> {
         writer: &mut BlockWriter,
     ) -> Result<Service, TooLarge> {
         let backends = &frontend.backends;
-        let key = (backends.clone(), frontend.ring_size);
+        let weighted: Weighted = backends.iter().map(|m| (m.address, m.weight)).collect();
+        let key = (weighted.clone(), frontend.ring_size);
         let ring = *self.rings.entry(key).or_insert_with(|| {
-            writer.append(self.known.of(backends, frontend.ring_size).as_bytes())
+            writer.append(self.known.of(&weighted, frontend.ring_size).as_bytes())
         });
         let key = (backends.clone(), frontend.counter);
         let listed = *self.backends.entry(key).or_insert_with(|| {
-            let backends = backends.iter();
-            let ways = backends.map(|(address, _)| backend(frontend, *address, next_hops));
+            let members = backends.iter();
+            let ways = members.map(|member| backend(frontend, member, next_hops));
             writer.append(ways.collect::<Vec<_>>().as_bytes())
         });
         writer.fits()?;
@@ -287,23 +337,24 @@ pub(crate) fn next_hop(
     hop.filter(|hop| forwarding != Forwarding::Nat || hop.local.is_some())
 }
 
-fn backend(frontend: &Frontend, address: IpAddr, next_hops: &BTreeMap<IpAddr, NextHop>) -> Backend {
+fn backend(frontend: &Frontend, member: &Member, next_hops: &BTreeMap<IpAddr, NextHop>) -> Backend {
     let is_nat = frontend.forwarding == Forwarding::Nat;
-    let hop = next_hop(frontend.forwarding, address, next_hops);
+    let hop = next_hop(frontend.forwarding, member.address, next_hops);
+    let hop = hop.filter(|_| !member.here);
     let way = hop.map_or(Way::default(), |hop| Way {
         ifindex: hop.ifindex.0,
         mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
         reflecting: u16::from(hop.reflects),
-        destination: hop.destination,
-        source: hop.source,
+        link: LinkAddresses::new(hop.destination, hop.source),
     });
+    let way = if member.here { Way::TO_STACK } else { way };
     let local = hop.and_then(|hop| hop.local).filter(|_| is_nat);
     Backend {
         way,
         counter: frontend.counter,
-        address: maglev::words(address),
+        address: maglev::words(member.address),
         local: local.map_or([0; 2], maglev::words),
-        port: frontend.target_port.into(),
+        port: member.port.into(),
         forwarding: number_of(frontend.forwarding),
     }
 }

@@ -108,6 +108,7 @@ pub fn snapshot<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Snapshot {
             .map(|(index, object)| submitted(object, "policies.yaml", 10 * index as u32 + 1))
             .collect(),
         unreadable: Vec::new(),
+        endpoints: None,
     }
 }
 
@@ -183,5 +184,6 @@ pub fn snapshot_of_model(policies: &[Policy], groups: &[Group]) -> Snapshot {
     Snapshot {
         submitted: submitted.collect(),
         unreadable: Vec::new(),
+        endpoints: None,
     }
 }

@@ -1,4 +1,4 @@
-//! Links: what keeps a program on an interface.
+//! Links: what keeps a program on an interface or at its egress.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use headgate_datapath::state::{AttachedMode, Ifindex};
 
 use super::{Command, Program, call, get_pinned, info, open, pin, raw};
 
-/// An open XDP link.
+/// An open XDP or TCX link.
 #[derive(Debug)]
 pub(crate) struct Link {
     fd: OwnedFd,
@@ -41,7 +41,7 @@ impl From<AttachedMode> for XdpFlags {
     }
 }
 
-/// The beginning of `struct bpf_link_info`, for XDP.
+/// The beginning of `struct bpf_link_info`, for XDP and TCX.
 #[repr(C)]
 #[derive(Default)]
 struct RawLinkInfo {
@@ -77,11 +77,25 @@ struct DetachAttributes {
 impl Link {
     /// Attaches `program`; without a pin the link lasts as long as its last descriptor.
     pub(crate) fn create(program: &Program, ifindex: Ifindex, flags: XdpFlags) -> io::Result<Self> {
+        Self::create_as(bpf_attach_type::BPF_XDP, program, ifindex, flags.0)
+    }
+
+    /// Attaches `program` to the egress, behind all that are there.
+    pub(crate) fn create_egress(program: &Program, ifindex: Ifindex) -> io::Result<Self> {
+        Self::create_as(bpf_attach_type::BPF_TCX_EGRESS, program, ifindex, 0)
+    }
+
+    fn create_as(
+        kind: bpf_attach_type,
+        program: &Program,
+        ifindex: Ifindex,
+        flags: u32,
+    ) -> io::Result<Self> {
         let mut attributes = CreateAttributes {
             program_fd: raw(program),
             ifindex: ifindex.0,
-            attach_type: bpf_attach_type::BPF_XDP as u32,
-            flags: flags.0,
+            attach_type: kind as u32,
+            flags,
         };
         let fd = open(Command::BPF_LINK_CREATE, &mut attributes)?;
         Ok(Self { fd })
@@ -98,8 +112,12 @@ impl Link {
 
     pub(crate) fn info(&self) -> io::Result<LinkInfo> {
         let raw = info(self.fd.as_fd(), RawLinkInfo::default())?;
-        if raw.kind != bpf_link_type::BPF_LINK_TYPE_XDP as u32 {
-            return Err(io::Error::other("not an XDP link"));
+        let kinds = [
+            bpf_link_type::BPF_LINK_TYPE_XDP,
+            bpf_link_type::BPF_LINK_TYPE_TCX,
+        ];
+        if kinds.iter().all(|kind| raw.kind != *kind as u32) {
+            return Err(io::Error::other("neither an XDP nor a TCX link"));
         }
         Ok(LinkInfo {
             id: raw.id,

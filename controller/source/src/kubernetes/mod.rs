@@ -12,7 +12,10 @@ use std::{
 };
 
 use headgate_crds::{API_VERSION, GROUP, Kind, Resource, VERSION, check};
-use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
+use k8s_openapi::{
+    api::{core::v1::Node, discovery::v1::EndpointSlice},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PartialObjectMeta},
@@ -42,6 +45,9 @@ const PAGE: u32 = 50;
 /// The namespace and the label of the EndpointSlices of the API servers.
 const API_SERVERS: (&str, &str) = ("default", "kubernetes.io/service-name=kubernetes");
 
+/// The label by which an EndpointSlice names its Service.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
 /// Kinds that a node watches whatever it holds; groups are large.
 const ALWAYS: [Kind; 3] = [
     Kind::AddressPool,
@@ -49,20 +55,41 @@ const ALWAYS: [Kind; 3] = [
     Kind::XdpPolicy,
 ];
 
-/// Whether a resource, as it is kept, needs CidrGroups on a node with these labels.
-pub type UsesGroups<T> = dyn Fn(&T, &BTreeMap<String, String>) -> bool + Send;
+/// What is watched only while it is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// CidrGroups, by policies.
+    pub groups: bool,
+    /// EndpointSlices, by services.
+    pub endpoints: bool,
+}
+
+impl Uses {
+    /// What one of the two uses.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            groups: self.groups || other.groups,
+            endpoints: self.endpoints || other.endpoints,
+        }
+    }
+}
+
+/// What a resource, as it is kept, uses on a node with these labels.
+pub type UsesOf<T> = dyn Fn(&T, &BTreeMap<String, String>) -> Uses + Send;
 
 /// The resources of a cluster, of which groups while a policy of this node uses some, the node itself and
-/// the addresses of the API servers, each by a watch.
+/// the addresses of the API servers, and EndpointSlices while a service uses some, each by a watch.
 pub struct KubernetesSource<T> {
     client: Client,
     node_name: String,
     convert: Arc<dyn Fn(Resource) -> T + Send + Sync>,
-    uses_groups: Box<UsesGroups<T>>,
-    groups_in_effect: bool,
+    uses: Box<UsesOf<T>>,
+    in_effect: Uses,
     /// One for each kind that is watched always.
     always: [Documents<T>; ALWAYS.len()],
     groups: Option<Documents<T>>,
+    slices: Option<Watched<EndpointSlice, Arc<EndpointSlice>>>,
     node: Watched<PartialObjectMeta<Node>, NodeObject>,
     api_servers: Watched<EndpointSlice, Vec<SocketAddr>>,
 }
@@ -85,7 +112,7 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
         client: Client,
         node_name: impl Into<String>,
         convert: impl Fn(Resource) -> T + Send + Sync + 'static,
-        uses_groups: impl Fn(&T, &BTreeMap<String, String>) -> bool + Send + 'static,
+        uses: impl Fn(&T, &BTreeMap<String, String>) -> Uses + Send + 'static,
     ) -> Self {
         let node_name = node_name.into();
         let convert: Arc<dyn Fn(Resource) -> T + Send + Sync> = Arc::new(convert);
@@ -93,6 +120,7 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
         Self {
             always: ALWAYS.map(|kind| documents(&client, kind, Arc::clone(&convert))),
             groups: None,
+            slices: None,
             node: Watched::new(
                 list(
                     Api::all(client.clone()),
@@ -113,16 +141,16 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
             client,
             node_name,
             convert,
-            uses_groups: Box::new(uses_groups),
-            groups_in_effect: false,
+            uses: Box::new(uses),
+            in_effect: Uses::default(),
         }
     }
 
-    /// Tells whether something that is in effect uses groups, whatever the policies now say: one that
-    /// is refused leaves its former content in effect.
-    pub fn set_groups_in_effect(&mut self, in_effect: bool) {
-        self.groups_in_effect = in_effect;
-        self.follow_groups();
+    /// Tells what that uses that is in effect, whatever resources now say: one that is refused leaves its
+    /// former content in effect.
+    pub fn set_uses_in_effect(&mut self, in_effect: Uses) {
+        self.in_effect = in_effect;
+        self.follow_uses();
     }
 
     /// What is known now.
@@ -134,6 +162,11 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
                 unreadable: Vec::new(),
                 warnings: Vec::new(),
                 stale: self.trouble(),
+                slices: self
+                    .slices
+                    .as_ref()
+                    .filter(|slices| slices.is_listed())
+                    .map(|slices| slices.objects().cloned().collect()),
             }),
         }
     }
@@ -173,32 +206,43 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
         let is_new = tokio::select! {
             is_new = next_of_any(&mut self.always) => is_new,
             is_new = next_of(&mut self.groups) => is_new,
+            is_new = next_of(&mut self.slices) => is_new,
             is_new = self.node.next() => is_new,
             is_new = self.api_servers.next() => is_new,
         };
         if is_new {
-            self.follow_groups();
+            self.follow_uses();
         }
         is_new
     }
 
-    /// Starts or ends the watch of groups.
-    fn follow_groups(&mut self) {
+    /// Starts or ends the watches of what is used.
+    fn follow_uses(&mut self) {
         let Some(node) = self.node.objects().next() else {
             return;
         };
         let uses = |document: &Arc<Document<T>>| match &document.content {
-            Ok(content) => (self.uses_groups)(content, &node.labels),
+            Ok(content) => (self.uses)(content, &node.labels),
             // What it last said well may use some.
-            Err(_) => document.kind == Kind::XdpPolicy,
+            Err(_) => Uses {
+                groups: document.kind == Kind::XdpPolicy,
+                endpoints: document.kind == Kind::LoadBalancerService,
+            },
         };
-        let wanted =
-            self.groups_in_effect || self.always.iter().flat_map(Watched::objects).any(uses);
-        if !wanted {
+        let used = self.always.iter().flat_map(Watched::objects).map(uses);
+        let used = used.fold(self.in_effect, Uses::or);
+        if !used.groups {
             self.groups = None;
         } else if self.groups.is_none() {
             let convert = Arc::clone(&self.convert);
             self.groups = Some(documents(&self.client, Kind::CidrGroup, convert));
+        }
+        if !used.endpoints {
+            self.slices = None;
+        } else if self.slices.is_none() {
+            let of_services = watcher::Config::default().labels(SERVICE_NAME);
+            let slices = list(Api::all(self.client.clone()), of_services);
+            self.slices = Some(Watched::new(slices, |slice| Arc::new(bare(slice))));
         }
     }
 
@@ -215,7 +259,7 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
             || self
                 .groups
                 .as_ref()
-                .is_some_and(|groups| !groups.is_listed())
+                .is_some_and(|groups| unlisted(groups.is_listed()))
         {
             let trouble = self.trouble();
             return Some(trouble.unwrap_or_else(|| "the API has not answered yet".to_owned()));
@@ -231,14 +275,33 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> KubernetesSource<T> {
     /// What keeps a watch from being told the news.
     fn trouble(&self) -> Option<String> {
         let groups = self.groups.as_ref().and_then(Watched::trouble);
-        let others = [self.node.trouble(), self.api_servers.trouble()];
+        let slices = self.slices.as_ref().and_then(Watched::trouble);
+        let others = [self.node.trouble(), self.api_servers.trouble(), slices];
         let always = self.always.iter().map(Watched::trouble);
         let all = always.chain([groups]).chain(others);
         all.flatten().next()
     }
 }
 
-async fn next_of<T: PartialEq + Send + Sync + 'static>(watched: &mut Option<Documents<T>>) -> bool {
+/// An EndpointSlice without what no agent asks for.
+fn bare(slice: EndpointSlice) -> EndpointSlice {
+    let metadata = slice.metadata;
+    EndpointSlice {
+        metadata: ObjectMeta {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            labels: metadata.labels,
+            ..ObjectMeta::default()
+        },
+        ..slice
+    }
+}
+
+async fn next_of<K, V>(watched: &mut Option<Watched<K, V>>) -> bool
+where
+    K: kube::Resource + Send + 'static,
+    V: PartialEq,
+{
     match watched {
         Some(watched) => watched.next().await,
         None => std::future::pending().await,
@@ -272,6 +335,7 @@ pub async fn list_once<T>(
         unreadable: Vec::new(),
         warnings: Vec::new(),
         stale: None,
+        slices: None,
     })
 }
 

@@ -16,7 +16,7 @@ use crate::{
     cluster::{Member, UPLINK, end, new_switch, plug},
     control_plane::{ADDRESS, ControlPlane},
     kubectl::Kubectl,
-    namespace::{Namespace, unique_name},
+    namespace::{Namespace, run, unique_name},
     paths::documented,
     said::Said,
     wait::wait_for_some,
@@ -36,7 +36,6 @@ pub struct RealCluster {
     /// A neighbour of the nodes, which is none.
     pub client: Member,
     control_plane: ControlPlane,
-    #[allow(dead_code, reason = "it is deleted when dropped")]
     switch: Namespace,
     #[allow(dead_code, reason = "it is deleted when dropped")]
     folder: TempDir,
@@ -127,6 +126,21 @@ impl RealCluster {
             (said.code == 0 && !said.output.is_empty()).then_some(said.output)
         });
         range
+    }
+
+    /// Lets the first node's port of the switch take what XDP sends, and has the client and nodes sum up what
+    /// they send, as a network card would.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn let_xdp_send(&self) {
+        let gro = ["-K", "node1", "gro", "on"];
+        run(self.switch.command("ethtool").args(gro));
+        let nodes = self.nodes.iter().map(|node| &node.member);
+        for member in nodes.chain([&self.client]) {
+            let tx = ["-K", &member.end.interface, "tx", "off"];
+            run(member.namespace.command("ethtool").args(tx));
+        }
     }
 
     /// kubectl with all rights.

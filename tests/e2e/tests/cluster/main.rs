@@ -5,6 +5,7 @@ mod admission;
 mod agents;
 mod control_planes;
 mod definitions;
+mod endpoints;
 mod from_nothing;
 mod leader;
 mod manifests;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         admission::trials(),
         agents::trials(),
         operator::trials(),
+        endpoints::trials(),
         leader::trials(),
         simulated::trials(),
         nodes::trials(),

@@ -1,5 +1,12 @@
 //! What pods say to each other passes the uplinks of their nodes.
 
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpStream},
+    time::Duration,
+};
+
 use headgate_e2e_tests::{
     real::{PODS_IMAGE, RealCluster, SOON, Traffic},
     trials::on_real_nodes,
@@ -11,10 +18,16 @@ use serde_json::{Value, json};
 use crate::Shared;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![on_real_nodes(
-        "pods_and_services_work_beside_a_default_drop",
-        reach_each_other,
-    )]
+    vec![
+        on_real_nodes(
+            "pods_and_services_work_beside_a_default_drop",
+            reach_each_other,
+        ),
+        on_real_nodes(
+            "a_service_of_our_class_leads_to_pods_of_both_nodes",
+            balanced,
+        ),
+    ]
 }
 
 const PORT: u16 = 8080;
@@ -28,6 +41,63 @@ fn reach_each_other() {
     pods.assert_reached("with the policy");
     traffic.go_on(200);
     traffic.stop_unbroken("a default Drop");
+}
+
+/// By the first node to a pod there and to one on the second, beside kube-proxy.
+fn balanced() {
+    let cluster = Shared::installed();
+    cluster.let_xdp_send();
+    let pods = Pods::start_of(&cluster, &[0, 1]);
+    let address: Ipv4Addr = [203, 0, 113, 10].into();
+    cluster.kubectl().apply(
+        &json!({
+            "apiVersion": "headgate.dev/v1alpha1",
+            "kind": "AddressPool",
+            "metadata": {"name": "public"},
+            "spec": {"cidrs": ["203.0.113.10/32"], "namespaces": [Pods::NAMESPACE]},
+        })
+        .to_string(),
+    );
+    cluster.kubectl().apply(
+        &json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "public", "namespace": Pods::NAMESPACE},
+            "spec": {
+                "type": "LoadBalancer", "loadBalancerClass": "headgate.dev/xdp",
+                "selector": {"app": "server"},
+                "ports": [{"port": 80, "targetPort": PORT}],
+            },
+        })
+        .to_string(),
+    );
+    let told = "jsonpath={.status.loadBalancer.ingress[0].ip}";
+    let get = ["get", "service/public", "-n", Pods::NAMESPACE, "-o", told];
+    wait_for(SOON, "the Service is told its address", || {
+        cluster.run(&get) == address.to_string()
+    });
+    let client = &cluster.client.namespace;
+    let node = cluster.nodes[0].address();
+    client.ip(&format!("route add {address} via {node}"));
+    let answer = || -> std::io::Result<String> {
+        client.enter(|| {
+            let patience = Duration::from_secs(2);
+            let mut stream = TcpStream::connect_timeout(&(address, 80).into(), patience)?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.write_all(b"GET /etc/hostname HTTP/1.0\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        })
+    };
+    let mut answering = BTreeSet::new();
+    for _ in 0..40 {
+        let text = answer().expect("a pod answers");
+        let name = text.lines().last().expect("a page").to_owned();
+        answering.insert(name);
+    }
+    let expected: BTreeSet<String> = ["server", "server-2"].map(str::to_owned).into();
+    assert_eq!(answering, expected);
+    drop(pods);
 }
 
 /// Lets pass what the cluster itself says, and one port of the two that traffic goes to.
@@ -56,9 +126,13 @@ impl<'a> Pods<'a> {
     const NAMESPACE: &'static str = "pods";
 
     fn start(cluster: &'a RealCluster) -> Self {
+        Self::start_of(cluster, &[1])
+    }
+
+    /// A server on each of these nodes.
+    fn start_of(cluster: &'a RealCluster, nodes: &[usize]) -> Self {
         let pod = |name: &str, node: usize, command: &[&str]| {
-            let metadata =
-                json!({"name": name, "namespace": Self::NAMESPACE, "labels": {"app": name}});
+            let metadata = json!({"name": name, "namespace": Self::NAMESPACE, "labels": {"app": name.trim_end_matches("-2")}});
             let container = json!({"name": name, "image": PODS_IMAGE, "command": command});
             let spec = json!({
                 "nodeName": cluster.nodes[node].name,
@@ -78,12 +152,12 @@ impl<'a> Pods<'a> {
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": Self::NAMESPACE},
         });
         let client = ["/busybox", "sleep", "2147483647"];
-        for object in [
-            namespace,
-            pod("server", 1, &server),
-            pod("client", 0, &client),
-            service,
-        ] {
+        let names = ["server", "server-2"].into_iter().zip(nodes);
+        let servers = names.map(|(name, node)| pod(name, *node, &server));
+        for object in [namespace, pod("client", 0, &client), service]
+            .into_iter()
+            .chain(servers)
+        {
             cluster.kubectl().apply(&object.to_string());
         }
         let in_namespace = ["-n", Self::NAMESPACE, "--timeout=60s"];

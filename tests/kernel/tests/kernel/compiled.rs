@@ -25,7 +25,7 @@ use headgate_layout::{
 use headgate_packet::{
     failsafe::Claim,
     flows::HostFlows,
-    forward::depart,
+    forward::{Passing, depart},
     judge::{Cause, Environment, Verdict, judge},
     parse::Addresses,
     tables::HostTables,
@@ -103,7 +103,13 @@ impl Compiled {
             _ => {}
         }
         let flows = || host.flows();
-        let departure = depart(frame, &verdict, &host.tables, flows, ARRIVED.0)?;
+        let passing = Passing {
+            backend: verdict.backend,
+            flow: verdict.flow,
+            length: verdict.length,
+            ifindex: ARRIVED.0,
+        };
+        let departure = depart(frame, &passing, &host.tables, flows)?;
         Ok(departure.map(|departure| departure.way.ifindex))
     }
 
@@ -169,6 +175,7 @@ impl Wanted {
         let snapshot = Snapshot {
             submitted: objects.iter().map(submitted).collect(),
             unreadable: Vec::new(),
+            endpoints: None,
         };
         let compilation = compile(&snapshot, &facts, &Memory::default(), Seconds(0));
         // Where backends answer is made up: see `ARRIVED`.

@@ -47,7 +47,7 @@ fn table(service: &ServiceView) -> String {
         text.push_str(&headline(frontend));
         let rows = frontend.backends.iter().map(|backend| {
             let weight = backend.weight.to_string();
-            [backend.address.to_string(), weight, backend.way()]
+            [backend.end().to_string(), weight, backend.way()]
         });
         text.push_str(&columns(["BACKEND", "WEIGHT", "NEXT HOP"], rows));
     }
@@ -58,13 +58,12 @@ fn table(service: &ServiceView) -> String {
 
 fn headline(frontend: &FrontendView) -> String {
     format!(
-        "{}: {} port {}/{} by {:?} to port {}, ring of {}, {} packets of {} bytes\n",
+        "{}: {} port {}/{} by {:?}, ring of {}, {} packets of {} bytes\n",
         frontend.name,
         frontend.address,
         frontend.port,
         frontend.protocol,
         frontend.forwarding,
-        frontend.target_port,
         frontend.ring_size,
         number(frontend.packets),
         number(frontend.bytes),

@@ -113,7 +113,7 @@ fn table(trace: &Trace) -> String {
             "Ring entry",
             format!("{} of {}", trace.ring_entry, trace.ring_size),
         ),
-        ("Backend", trace.backend.address.to_string()),
+        ("Backend", trace.backend.end().to_string()),
         ("Next hop", trace.backend.way()),
     ])
 }

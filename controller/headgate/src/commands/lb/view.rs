@@ -2,11 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use headgate_agent::ways;
-use headgate_compile::{compilation::ServiceSummary, finding::Finding, node::NextHop};
+use headgate_compile::{
+    compilation::ServiceSummary, endpoints::Member, finding::Finding, node::NextHop,
+};
 use headgate_crds::{Forwarding, Kind};
 use serde::Serialize;
 
@@ -43,8 +45,6 @@ pub(super) struct FrontendView {
     pub(super) protocol: String,
     pub(super) port: u16,
     pub(super) forwarding: Forwarding,
-    /// The port that backends listen on.
-    pub(super) target_port: u16,
     pub(super) ring_size: u32,
     /// Of the port, over all addresses; absent where nothing counts.
     pub(super) packets: Option<u64>,
@@ -56,7 +56,11 @@ pub(super) struct FrontendView {
 #[serde(rename_all = "camelCase")]
 pub(super) struct BackendView {
     pub(super) address: IpAddr,
+    /// The port that it listens on.
+    pub(super) port: u16,
     pub(super) weight: u16,
+    /// Whether it runs on this node, whose stack knows the way.
+    pub(super) here: bool,
     /// The interface that its packets leave by; absent while its next hop is not known.
     pub(super) interface: Option<String>,
     /// MAC address of its next hop.
@@ -64,8 +68,16 @@ pub(super) struct BackendView {
 }
 
 impl BackendView {
+    /// Address and port.
+    pub(super) fn end(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+
     /// `INTERFACE, MAC`, or that it is not known.
     pub(super) fn way(&self) -> String {
+        if self.here {
+            return "this node".to_owned();
+        }
         match (&self.interface, &self.next_hop) {
             (Some(interface), Some(mac)) => format!("{interface}, {mac}"),
             _ => "not known".to_owned(),
@@ -89,14 +101,17 @@ pub(super) fn read(place: &InstanceArguments) -> Result<Vec<ServiceView>, CliErr
         false => BTreeMap::new(),
     };
     let backends = frontends().flat_map(|frontend| &frontend.backends);
-    let ways = ways::look(&backends.map(|(address, _)| *address).collect())?;
+    let elsewhere = backends.filter(|backend| !backend.here);
+    let ways = ways::look(&elsewhere.map(|backend| backend.address).collect())?;
     let enforcements = enforcement::of(&live.reading);
-    let backend = |(address, weight): &(IpAddr, u16)| {
-        let hop: Option<&NextHop> = ways.get(address);
+    let backend = |member: &Member| {
+        let hop: Option<&NextHop> = ways.get(&member.address).filter(|_| !member.here);
         let name = |hop: &NextHop| live.reading.interfaces.get(&hop.ifindex).cloned();
         BackendView {
-            address: *address,
-            weight: *weight,
+            address: member.address,
+            port: member.port,
+            weight: member.weight,
+            here: member.here,
             interface: hop.and_then(name),
             next_hop: hop.map(|hop| mac(hop.destination)),
         }
@@ -112,7 +127,6 @@ pub(super) fn read(place: &InstanceArguments) -> Result<Vec<ServiceView>, CliErr
                 protocol: frontend.protocol.clone(),
                 port: frontend.port,
                 forwarding: frontend.forwarding,
-                target_port: frontend.target_port,
                 ring_size: frontend.ring_size,
                 packets: count.map(|count| count.packets),
                 bytes: count.map(|count| count.bytes),

@@ -117,7 +117,12 @@ fn compiled(directory: &Path, node: &NodeFacts, memory: &Memory) -> Result<Compi
         return Err(CliError::Unavailable(reason));
     }
     let mut node = node.clone();
-    node.next_hops = ways::look(&backends(&resources.snapshot, memory, &node.labels))?;
+    node.next_hops = ways::look(&backends(
+        &resources.snapshot,
+        memory,
+        &node.name,
+        &node.labels,
+    ))?;
     let mut compilation = compile(&resources.snapshot, &node, memory, now());
     compilation.findings.extend(resources.left_aside);
     Ok(compilation)

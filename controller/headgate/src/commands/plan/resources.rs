@@ -80,7 +80,10 @@ fn summary(content: &Content) -> Vec<String> {
         Content::Service(service) => format!(
             "{} to {}",
             service.spec.addresses.join(", "),
-            count(service.spec.backends.fixed.len(), "backend")
+            match &service.spec.backends.service_ref {
+                Some(reference) => format!("the endpoints of Service/{}", reference.name),
+                None => count(service.spec.backends.fixed.len(), "backend"),
+            }
         ),
         Content::Pool(pool) => count(pool.cidrs.len(), "address range"),
     }]

@@ -1,0 +1,112 @@
+//! Programs at the egress of interfaces, by TCX: one there is, the same for all, without tables.
+
+use std::{collections::BTreeMap, io};
+
+use headgate_datapath::{
+    kernel::KernelError,
+    observed::AttachedEgress,
+    state::{Digest, Ifindex, PortIndex},
+};
+
+use crate::{
+    bpf::{Link, Program},
+    error::{Asked, absent, if_present},
+    netlink,
+    object::{load_egress, object_digest},
+    pins::{Pins, unpin},
+    shared::Shared,
+};
+
+/// Puts the present program at the egress; one that is there already is replaced behind its link.
+///
+/// Cut short before the pin has its new name, the next run finds a link of the former object and replaces
+/// once more.
+pub(crate) fn attach(
+    pins: &Pins,
+    port: PortIndex,
+    interface: &str,
+    ifindex: Ifindex,
+) -> Result<(), KernelError> {
+    pins.make()?;
+    let asked = || format!("attaching to the egress of {interface}");
+    let new = load_egress(pins)?;
+    let path = pins.egress(port, object_digest());
+    for former in pinned(pins, port)? {
+        let former = pins.egress(port, former);
+        let link = Link::pinned(&former).asked(asked)?;
+        let info = link.info().asked(asked)?;
+        if info.ifindex == Some(ifindex) && former != path {
+            let old = Program::by_id(info.program_id).asked(asked)?;
+            link.replace(&old, &new).asked(asked)?;
+            return std::fs::rename(&former, &path).asked(asked);
+        }
+        take_off(&link).asked(asked)?;
+        unpin(&former)?;
+    }
+    let link = Link::create_egress(&new, ifindex).asked(asked)?;
+    link.pin(&path)
+        .asked(|| format!("pinning the link {}", path.display()))
+}
+
+/// Takes the program off the egress; nothing to take off is no error.
+pub(crate) fn detach(pins: &Pins, port: PortIndex) -> Result<(), KernelError> {
+    let asked = || format!("detaching {port} from its egress");
+    for object in pinned(pins, port)? {
+        let path = pins.egress(port, object);
+        if let Some(link) = if_present(Link::pinned(&path)).asked(asked)? {
+            take_off(&link).asked(asked)?;
+        }
+        unpin(&path)?;
+    }
+    Ok(())
+}
+
+/// An interface that went away by itself has taken its programs with it.
+fn take_off(link: &Link) -> io::Result<()> {
+    match link.detach() {
+        Err(error) if absent(&error) || error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+        answer => answer,
+    }
+}
+
+fn pinned(pins: &Pins, port: PortIndex) -> Result<Vec<Digest>, KernelError> {
+    let all = pins.egresses()?.into_iter();
+    let of_port = all.filter(|(pinned, _)| *pinned == port);
+    Ok(of_port.map(|(_, object)| object).collect())
+}
+
+/// All that are pinned. A program that does not use the pinned table of flows is none of ours.
+pub(crate) fn observe(
+    pins: &Pins,
+    shared: &Shared,
+) -> Result<BTreeMap<PortIndex, AttachedEgress>, KernelError> {
+    let mut found = BTreeMap::new();
+    let pinned = pins.egresses()?;
+    if pinned.is_empty() {
+        return Ok(found);
+    }
+    let interfaces = netlink::links()?;
+    let is_here = |ifindex: &Ifindex| interfaces.iter().any(|l| l.header.index == ifindex.0);
+    for (port, object) in pinned {
+        let asked = || format!("reading the link at the egress of {port}");
+        let path = pins.egress(port, object);
+        let Some(link) = if_present(Link::pinned(&path)).asked(asked)? else {
+            continue;
+        };
+        let info = link.info().asked(asked)?;
+        let ifindex = info.ifindex.filter(is_here);
+        let is_ours = match ifindex {
+            Some(_) => Program::by_id(info.program_id)
+                .and_then(|program| program.map_ids())
+                .asked(asked)?
+                .contains(&shared.flows.id()),
+            None => false,
+        };
+        let attached = AttachedEgress {
+            ifindex,
+            object: is_ours.then_some(object),
+        };
+        found.insert(port, attached);
+    }
+    Ok(found)
+}
