@@ -162,6 +162,66 @@ fn backends() {
 }
 
 #[test]
+fn endpoints_of_a_service() {
+    let by_nat = || with(service(), "/spec/forwarding", json!("Nat"));
+    let by_reference = || {
+        let named = json!({"serviceRef": {"name": "web"}});
+        with(by_nat(), "/spec/backends", named)
+    };
+    let mut both = by_nat();
+    both["spec"]["backends"]["serviceRef"] = json!({"name": "web"});
+    let mut direct = by_reference();
+    direct["spec"]["forwarding"] = json!("DirectReturn");
+    let mut elsewhere = by_reference();
+    elsewhere["spec"]["ports"][0]["targetPort"] = json!(8080);
+    let mut local = service();
+    local["spec"]["externalTrafficPolicy"] = json!("Local");
+    assert_each(vec![
+        (
+            both,
+            "spec.backends",
+            "backends come from one place",
+            "either static or serviceRef",
+        ),
+        (
+            with(service(), "/spec/backends", json!({})),
+            "spec.backends",
+            "backends come from one place",
+            "either static or serviceRef",
+        ),
+        (
+            direct,
+            "spec",
+            "do not have the service's address",
+            "set forwarding to Nat",
+        ),
+        (
+            elsewhere,
+            "spec",
+            "say themselves which port",
+            "remove targetPort",
+        ),
+        (
+            local,
+            "spec",
+            "where static backends run is not known",
+            "give serviceRef",
+        ),
+        (
+            with(
+                by_reference(),
+                "/spec/backends/serviceRef/name",
+                json!("Web_1"),
+            ),
+            "spec.backends.serviceRef.name",
+            "Web_1",
+            "lower-case",
+        ),
+    ]);
+    good(&by_reference());
+}
+
+#[test]
 fn forwarding_and_ring() {
     assert_each(vec![
         (
