@@ -15,8 +15,9 @@ use zerocopy::{
 };
 
 use crate::{
+    aging::begins,
     blind::blinded,
-    flows::{Asking, Ends, Known, begins, of_client, of_reply},
+    flows::{Asking, Ends, Known, of_client, of_reply},
     frame::FrameMut,
     judge::Environment,
     parse::{

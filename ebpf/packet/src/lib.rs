@@ -6,6 +6,7 @@
 //! over slices.
 #![no_std]
 
+pub mod aging;
 pub mod balance;
 pub mod blind;
 pub mod classify;

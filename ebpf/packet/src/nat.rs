@@ -12,8 +12,9 @@ use zerocopy::{
 };
 
 use crate::{
+    aging::{Segment, advance, answers},
     balance::{LinkHeader, rewrite},
-    flows::{Ends, FlowTable, Known, Segment, advance, answers, begin, of_reply_here},
+    flows::{Ends, FlowTable, Known, begin, of_reply_here},
     forward::Departure,
     frame::{Frame, FrameMut},
     parse::{ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, PROTOCOL_UDP},

@@ -6,9 +6,11 @@ use headgate_layout::{
     flows::{FLOWS, Flow, Guard, ROW_WORDS, ROWS, Shared, State},
     services::{Backend, NAT, Way, mapped},
 };
-use headgate_packet::flows::{
-    ANSWERED, Asking, CLOSING, ESTABLISHED_TCP, Ends, FlowTable as _, HostFlows, Known, NEW,
-    Segment, advance, begin, begins, of_client, of_reply, of_reply_here,
+use headgate_packet::{
+    aging::{ANSWERED, CLOSING, ESTABLISHED_TCP, NEW, Segment, advance, begins},
+    flows::{
+        Asking, Ends, FlowTable as _, HostFlows, Known, begin, of_client, of_reply, of_reply_here,
+    },
 };
 use proptest::prelude::*;
 use zerocopy::FromZeros as _;

@@ -146,13 +146,11 @@ impl Cluster {
     /// # Panics
     /// Where the kernel refuses.
     pub fn let_xdp_send(&self) {
-        let gro = ["-K", "node1", "gro", "on"];
-        run(self.switch.command("ethtool").args(gro));
         let nodes = self.nodes.iter().map(|node| &node.member);
-        for member in nodes.chain([&self.client]) {
-            let tx = ["-K", &member.end.interface, "tx", "off"];
-            run(member.namespace.command("ethtool").args(tx));
-            // Neighbours are asked from a link-local address: ndisc_send_ns in net/ipv6/ndisc.c.
+        let members = nodes.chain([&self.client]);
+        let_xdp_send(&self.switch, members.clone());
+        // Neighbours are asked from a link-local address: ndisc_send_ns in net/ipv6/ndisc.c.
+        for member in members {
             let [.., host] = member.end.mac;
             let interface = &member.end.interface;
             member.namespace.ip(&format!(
@@ -212,6 +210,16 @@ impl Member {
         namespace.ip(&format!("route add default via {}", gateway.v4));
         namespace.ip(&format!("-6 route add default via {}", gateway.v6));
         Self { namespace, end }
+    }
+}
+
+/// See [`Cluster::let_xdp_send`].
+pub(crate) fn let_xdp_send<'a>(switch: &Namespace, members: impl Iterator<Item = &'a Member>) {
+    let gro = ["-K", "node1", "gro", "on"];
+    run(switch.command("ethtool").args(gro));
+    for member in members {
+        let tx = ["-K", &member.end.interface, "tx", "off"];
+        run(member.namespace.command("ethtool").args(tx));
     }
 }
 

@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use super::node::RealNode;
 use crate::{
-    cluster::{Member, UPLINK, end, new_switch, plug},
+    cluster::{Member, UPLINK, end, let_xdp_send, new_switch, plug},
     control_plane::{ADDRESS, ControlPlane},
     kubectl::Kubectl,
-    namespace::{Namespace, run, unique_name},
+    namespace::{Namespace, unique_name},
     paths::documented,
     said::Said,
     wait::wait_for_some,
@@ -128,19 +128,13 @@ impl RealCluster {
         range
     }
 
-    /// Lets the first node's port of the switch take what XDP sends, and has the client and nodes sum up what
-    /// they send, as a network card would.
+    /// As [`crate::cluster::Cluster::let_xdp_send`].
     ///
     /// # Panics
     /// Where the kernel refuses.
     pub fn let_xdp_send(&self) {
-        let gro = ["-K", "node1", "gro", "on"];
-        run(self.switch.command("ethtool").args(gro));
         let nodes = self.nodes.iter().map(|node| &node.member);
-        for member in nodes.chain([&self.client]) {
-            let tx = ["-K", &member.end.interface, "tx", "off"];
-            run(member.namespace.command("ethtool").args(tx));
-        }
+        let_xdp_send(&self.switch, nodes.chain([&self.client]));
     }
 
     /// kubectl with all rights.
