@@ -345,6 +345,7 @@ spec: {interfaces: [eth0], defaultAction: Drop}
             name: "eth0".to_owned(),
             ifindex: headgate_datapath::state::Ifindex(2),
             kind: headgate_compile::node::InterfaceKind::Other,
+            mtu: 1_500,
             master: None,
             lower: None,
             has_default_route: true,

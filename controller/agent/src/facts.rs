@@ -95,6 +95,7 @@ fn interface(facts: InterfaceFacts) -> Interface {
             interfaces::InterfaceKind::Veth => InterfaceKind::Veth,
             _ => InterfaceKind::Other,
         },
+        mtu: facts.mtu,
         master: facts.master,
         lower: facts.lower,
         has_default_route: facts.has_default_route,

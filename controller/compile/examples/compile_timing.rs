@@ -183,6 +183,7 @@ fn node() -> NodeFacts {
         name: "eth0".to_owned(),
         ifindex: Ifindex(2),
         kind: InterfaceKind::Other,
+        mtu: 1_500,
         master: None,
         lower: None,
         has_default_route: true,

@@ -33,6 +33,8 @@ pub struct Interface {
     pub ifindex: Ifindex,
     /// What sort.
     pub kind: InterfaceKind,
+    /// Bytes of an IP packet that it takes.
+    pub mtu: u32,
     /// The bridge or bond that it is a port of.
     pub master: Option<Ifindex>,
     /// The interface below a VLAN.

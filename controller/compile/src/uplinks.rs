@@ -75,6 +75,7 @@ mod tests {
                 name: format!("eth{number}"),
                 ifindex: Ifindex(number as u32 + 2),
                 kind: InterfaceKind::Other,
+                mtu: 1_500,
                 master: None,
                 lower: None,
                 has_default_route,

@@ -70,6 +70,7 @@ impl Card {
             },
             name: self.name,
             ifindex: Ifindex(self.ifindex),
+            mtu: 1_500,
             master: self.master.map(Ifindex),
             lower: self.lower.map(Ifindex),
             has_default_route: self.default_route,

@@ -35,7 +35,7 @@ pub(crate) fn read_reasons(
     map: &Map,
     ports: &BTreeSet<PortIndex>,
 ) -> Result<BTreeMap<(PortIndex, Reason), Count>, KernelError> {
-    let index = |port: PortIndex, reason| reason_index(port.number(), reason);
+    let index = |port: PortIndex, reason: Reason| reason_index(port.number(), reason as u32);
     let keys = || {
         let reasons = |port| Reason::ALL.iter().map(move |reason| (port, *reason));
         ports.iter().copied().flat_map(reasons)

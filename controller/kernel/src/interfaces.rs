@@ -54,6 +54,8 @@ pub struct InterfaceFacts {
     pub ifindex: Ifindex,
     /// What it is.
     pub kind: InterfaceKind,
+    /// Bytes of an IP packet that it takes.
+    pub mtu: u32,
     /// The bond or bridge that it belongs to.
     pub master: Option<Ifindex>,
     /// The device that it lies on, where that is in this network namespace; never a veth's peer.
@@ -99,6 +101,7 @@ pub fn watch() -> Result<Changes, KernelError> {
 
 fn facts_of(link: &LinkMessage) -> InterfaceFacts {
     let mut name = String::new();
+    let mut mtu = 0;
     let mut master = None;
     let mut lower = None;
     let mut elsewhere = false;
@@ -106,6 +109,7 @@ fn facts_of(link: &LinkMessage) -> InterfaceFacts {
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name.clone_from(text),
+            LinkAttribute::Mtu(bytes) => mtu = *bytes,
             LinkAttribute::Controller(index) => master = Some(Ifindex(*index)),
             LinkAttribute::Link(index) => lower = Some(Ifindex(*index)),
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
@@ -119,6 +123,7 @@ fn facts_of(link: &LinkMessage) -> InterfaceFacts {
     InterfaceFacts {
         name,
         ifindex,
+        mtu,
         master: master.filter(|master| master.0 != 0),
         lower: lower.filter(|lower| lies_on_another && lower.0 != 0 && *lower != ifindex),
         kind,

@@ -53,6 +53,7 @@ impl Shared {
             monitor,
             monitor_budgets,
             events,
+            _,
             flows,
         ] = <[Map; maps::SHARED.len()]>::try_from(found)
             .expect("one map for each of SHARED, in its order");

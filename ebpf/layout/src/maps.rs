@@ -1,6 +1,6 @@
 //! The table of maps: one place for every name, type and size.
 
-use crate::{failsafe, flows, monitor, verdict};
+use crate::{failsafe, flows, monitor, services, verdict};
 
 /// Places that a revision's tables can live in; one is active.
 pub const SLOTS: u32 = 2;
@@ -155,6 +155,16 @@ pub const EVENTS: MapSpec = MapSpec {
     mmapable: false,
 };
 
+/// Limit of the rate of ICMP errors, per CPU.
+pub const ERROR_BUDGETS: MapSpec = MapSpec {
+    name: "ERROR_BUDGETS",
+    kind: MapType::PerCpuArray,
+    key_size: 4,
+    value_size: core::mem::size_of::<services::ErrorBudget>() as u32,
+    max_entries: 1,
+    mmapable: false,
+};
+
 /// The table of flows that go through Nat; empty where nothing goes through Nat.
 pub const FLOWS: MapSpec = MapSpec {
     name: "FLOWS",
@@ -176,7 +186,7 @@ pub const FLOW_TABLE: MapSpec = MapSpec {
 };
 
 /// Every map that is pinned once for an instance; [`TABLES`] is pinned once for each capacity.
-pub const SHARED: [MapSpec; 10] = [
+pub const SHARED: [MapSpec; 11] = [
     ACTIVE,
     RULE_COUNTERS,
     REASON_COUNTERS,
@@ -186,6 +196,7 @@ pub const SHARED: [MapSpec; 10] = [
     MONITOR,
     MONITOR_BUDGETS,
     EVENTS,
+    ERROR_BUDGETS,
     FLOWS,
 ];
 
@@ -213,11 +224,11 @@ pub const fn tables_index(slot: u32, port: u32) -> u32 {
     slot * MAX_PORTS + port
 }
 
-/// Key of [`REASON_COUNTERS`] for `reason` at `port`.
+/// Key of [`REASON_COUNTERS`] for the [`verdict::Reason`] with this number at `port`.
 #[inline(always)]
 #[must_use]
-pub const fn reason_index(port: u32, reason: verdict::Reason) -> u32 {
-    port * verdict::REASON_SLOTS + reason as u32
+pub const fn reason_index(port: u32, reason: u32) -> u32 {
+    port * verdict::REASON_SLOTS + reason
 }
 
 /// Smallest capacity, in bytes, whose block takes tables of `length` bytes, or `None` beyond

@@ -42,11 +42,15 @@ pub struct Services {
     pub count: u32,
     /// 1 where one of them is a [`NAT`], else 0.
     pub translates: u32,
+    /// Bytes of an IP packet that the interface takes by which frames arrived that go back by it.
+    pub mtu: u32,
+    /// As [`Way::reflecting`], of that interface.
+    pub reflecting: u32,
     /// Nothing.
     pub padding: u32,
 }
 
-/// One address, protocol and port.
+/// One address, protocol and port; port 0: the address and protocol as a whole.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -62,7 +66,7 @@ pub struct Service {
     pub ring_size: u32,
     /// `[Backend]`.
     pub backends: u32,
-    /// [`DIRECT_RETURN`] or [`NAT`].
+    /// [`DIRECT_RETURN`], [`NAT`] or [`ICMP`].
     pub forwarding: u32,
     /// Nothing.
     pub padding: u32,
@@ -159,9 +163,49 @@ pub struct Backend {
 
 /// [`Service::forwarding`]: frames keep their addresses and ports.
 pub const DIRECT_RETURN: u32 = 0;
+/// [`Service::forwarding`] of an address and ICMP or ICMPv6: echo is answered, and errors go to whom they concern.
+pub const ICMP: u32 = 2;
 /// [`Service::forwarding`]: frames get the backend's address and port for the service's, and one of this
 /// node for the client's; those to a backend on this node keep the client's.
 pub const NAT: u32 = 1;
+
+/// How many ICMP errors about packets that could not be sent on a CPU may still tell (RFC 4443, section 2.4 (f)).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct ErrorBudget {
+    /// Nanoseconds that are saved, of [`Self::INTERVAL`] for each error.
+    pub saved: u64,
+    /// When that was reckoned, on `CLOCK_MONOTONIC`.
+    pub reckoned: u64,
+}
+
+impl ErrorBudget {
+    /// A thousand a second, as Linux tells (`net.ipv4.icmp_msgs_per_sec`).
+    pub const INTERVAL: u64 = 1_000_000;
+    /// As many at once, as there (`net.ipv4.icmp_msgs_burst`).
+    pub const BURST: u64 = 50 * Self::INTERVAL;
+
+    /// Takes one at `now`, if there is one.
+    #[inline(always)]
+    pub fn take(&mut self, now: u64) -> bool {
+        let saved = self.saved + now.saturating_sub(self.reckoned);
+        let saved = if saved < Self::BURST {
+            saved
+        } else {
+            Self::BURST
+        };
+        self.reckoned = now;
+        let is_one = saved >= Self::INTERVAL;
+        self.saved = if is_one {
+            saved - Self::INTERVAL
+        } else {
+            saved
+        };
+        is_one
+    }
+}
 
 /// Key of a service in [`Service::port`].
 #[inline(always)]

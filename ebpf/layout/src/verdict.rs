@@ -86,9 +86,9 @@ reasons! {
     /// A fragment for an address and protocol that the load balancer serves: only the first one has
     /// ports, so they would not meet at one backend.
     ServiceFragment = 12 => Drop,
-    /// Longer than what the interface to the backend takes.
+    /// Longer than what the way on takes: the sender is told by ICMP.
     MtuExceeded = 13 => Drop,
-    /// Its time to live or hop limit ends here, on the way to a backend.
+    /// Its time to live or hop limit ends here, on the way to a backend: the sender is told by ICMP.
     TtlExceeded = 14 => Drop,
     /// Of a flow that goes through Nat, or a reply in one: policies judged its first packet.
     KnownFlow = 15 => Allow,
@@ -97,7 +97,7 @@ reasons! {
     FlowsExhausted = 16 => Drop,
     /// IPv4 options or IPv6 extension headers in a packet that Nat would have to change.
     HeaderOptions = 17 => Drop,
-    /// A reset of no flow that Nat knows.
+    /// A reset of no flow that Nat knows, or an ICMP error for a service's address about none.
     UnknownFlow = 18 => Drop,
 }
 

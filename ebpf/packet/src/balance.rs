@@ -3,26 +3,21 @@
 use headgate_layout::{
     flows::is_given,
     services::{
-        Backend, LinkAddresses, NAT, SERVICES, Service, Services, Way, bucket, hash_of,
-        hash_of_flow, mapped, port_and_protocol, ring_entry, slot, tag_of,
+        Backend, ICMP, NAT, SERVICES, Service, Services, bucket, hash_of, hash_of_flow, mapped,
+        port_and_protocol, ring_entry, slot, tag_of,
     },
-    tables::{FIXED_LENGTH, Header},
+    tables::Header,
     verdict::Reason,
-};
-use zerocopy::{
-    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
-    byteorder::{little_endian, network_endian::U16},
 };
 
 use crate::{
     aging::begins,
     blind::blinded,
     flows::{Asking, Ends, Known, of_client, of_reply},
-    frame::FrameMut,
     judge::Environment,
     parse::{
-        Addresses, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, PROTOCOL_TCP,
-        PROTOCOL_UDP, Packet, TransportKind,
+        Addresses, Fragment, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packet,
+        TransportKind,
     },
     tables::Tables,
 };
@@ -31,8 +26,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Target {
-    /// 0: it is for no service. Below [`FIXED_LENGTH`]: a [`Reason`] to drop it, plus 1. Else the offset
-    /// of its [`Backend`].
+    /// 0: it is for no service. Below [`SUBJECTS`]: a [`Reason`] to drop it, plus 1. Below that and two: an
+    /// ICMP message, by its [`Subject`]. Else the offset of its [`Backend`].
     word: u32,
     /// The flow that it belongs to.
     pub flow: Known,
@@ -48,12 +43,7 @@ impl Target {
     /// What becomes of `packet`, if policies let it through.
     #[inline(always)]
     #[must_use]
-    pub fn of<E: Environment>(
-        environment: &E,
-        tables: &E::Tables,
-        header: &Header,
-        packet: &Packet,
-    ) -> Self {
+    pub fn of<E: Environment>(environment: &E, tables: &E::Tables, packet: &Packet) -> Self {
         let table = tables.at::<Services>(SERVICES);
         let question = table.filter(|table| table.count != 0).and(ends(packet));
         let Some(ends) = question else {
@@ -64,29 +54,31 @@ impl Target {
             (packet.fragment == Fragment::Whole, WHOLE),
             (is_tcp, TCP),
             (is_tcp && begins(packet.transport.detail()), BEGINS),
+            (is_icmp(packet.transport.kind), IS_ICMP),
+            (packet.is_plain, PLAIN),
         ];
         let traits = traits.iter().map(|(has, what)| u32::from(*has) * what);
-        let traits = traits.sum();
         let question = Question {
             ends,
-            traits: blinded(traits, header),
+            traits: traits.sum(),
         };
-        let mut target = Self::NONE;
-        find(environment, tables, &question, &mut target);
-        target
+        let mut flow = Known::NONE;
+        let word = environment.find(tables, &question, &mut flow);
+        Self { word, flow }
     }
 
     /// The same, of which the verifier knows nothing: see [`blinded`].
     #[inline(always)]
     #[must_use]
     pub fn blinded(self, header: &Header) -> Self {
+        let [word, flow] = blinded([self.word.into(), self.flow.to_word()], header);
         Self {
-            word: blinded(self.word, header),
-            flow: self.flow.blinded(header),
+            word: word as u32,
+            flow: Known::from_word(flow),
         }
     }
 
-    /// Why it ends here, or where its [`Backend`] lies; `None` if it is for no service.
+    /// Why it ends here, or where its [`Backend`] lies, or [`Subject::to_word`]; `None` if it is for no service.
     #[inline(always)]
     #[must_use]
     pub fn backend(self) -> Option<Result<u32, Reason>> {
@@ -94,10 +86,50 @@ impl Target {
         match self.word {
             0 => None,
             NO_BACKEND => Some(Err(Reason::NoBackend)),
-            other if other < FIXED_LENGTH => Some(Err(Reason::ServiceFragment)),
-            offset => Some(Ok(offset)),
+            other if other < SUBJECTS => Some(Err(Reason::ServiceFragment)),
+            other => Some(Ok(other)),
         }
     }
+}
+
+/// Whom an ICMP message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Subject {
+    /// An address that is served.
+    Service = SUBJECTS,
+    /// Another, which may be one of this node's that flows through Nat have.
+    Node = SUBJECTS + 1,
+}
+
+/// Above all [`Reason`]s, and below where the first [`Backend`] may lie.
+const SUBJECTS: u32 = 64;
+
+impl Subject {
+    /// As [`crate::judge::Verdict::backend`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_word(self) -> u32 {
+        self as u32
+    }
+
+    /// The one that such a word stands for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_word(word: u32) -> Option<Self> {
+        const SERVICE: u32 = Subject::Service as u32;
+        const NODE: u32 = Subject::Node as u32;
+        match word {
+            SERVICE => Some(Self::Service),
+            NODE => Some(Self::Node),
+            _ => None,
+        }
+    }
+}
+
+#[inline(always)]
+const fn is_icmp(kind: TransportKind) -> bool {
+    matches!(kind, TransportKind::Icmp | TransportKind::Icmpv6)
 }
 
 const fn refusal(reason: Reason) -> u32 {
@@ -106,9 +138,10 @@ const fn refusal(reason: Reason) -> u32 {
 
 /// What is asked of services and flows.
 #[derive(Clone, Copy, Debug)]
-struct Question {
+#[repr(C)]
+pub struct Question {
     ends: Ends,
-    /// [`WHOLE`] and others, of which the verifier knows nothing: see [`blinded`].
+    /// [`WHOLE`] and others.
     traits: u32,
 }
 
@@ -118,6 +151,10 @@ const WHOLE: u32 = 1;
 const TCP: u32 = 2;
 /// It begins a connection.
 const BEGINS: u32 = 4;
+/// It is an ICMP message.
+const IS_ICMP: u32 = 8;
+/// Its addresses and ports lie where Nat changes them.
+const PLAIN: u32 = 16;
 
 impl Question {
     #[inline(always)]
@@ -126,17 +163,19 @@ impl Question {
     }
 }
 
-/// Answers into `target`. A function of its own in programs as well: the verifier gives it registers and a
-/// stack of its own, of which the rest keeps nothing.
-#[inline(never)]
-fn find<E: Environment>(
+/// The word of a [`Target`], and its flow.
+#[inline(always)]
+pub fn find<E: Environment>(
     environment: &E,
     tables: &E::Tables,
     question: &Question,
-    target: &mut Target,
-) {
+    flow: &mut Known,
+) -> u32 {
+    let mut target = Target::NONE;
     // What the tables cannot tell because they are cut short, which their builder rules out, is nothing.
-    let _ = answer(environment, tables, question, target);
+    let _ = answer(environment, tables, question, &mut target);
+    *flow = target.flow;
+    target.word
 }
 
 #[inline(always)]
@@ -148,13 +187,13 @@ fn answer<E: Environment>(
 ) -> Option<()> {
     let table: &Services = tables.at(SERVICES)?;
     let ends = &question.ends;
-    let key = port_and_protocol(ends.destination_port, ends.protocol);
-    let hash = hash_of(ends.destination, key);
-    let Some(service) = service(tables, table, hash)
-        .filter(|service| service.address == ends.destination && service.port == key)
-    else {
-        if table.translates != 0 && is_given(ends.destination_port) && question.is(WHOLE) {
-            target.flow = of_reply(&environment.flows()?, ends);
+    let Some((service, flow)) = service_of(tables, table, ends) else {
+        if table.translates != 0 && question.is(WHOLE) && question.is(PLAIN) {
+            if is_given(ends.destination_port) {
+                target.flow = of_reply(&environment.flows()?, ends);
+            } else if question.is(IS_ICMP) {
+                target.word = Subject::Node.to_word();
+            }
         }
         return Some(());
     };
@@ -162,16 +201,12 @@ fn answer<E: Environment>(
         target.word = refusal(Reason::ServiceFragment);
         return Some(());
     }
-    let flow = hash_of_flow(hash, ends.source, ends.source_port);
     target.word = match service.ring_size {
+        0 if service.forwarding == ICMP => Subject::Service.to_word(),
         0 => refusal(Reason::NoBackend),
-        size => {
-            let entry = service.ring + ring_entry(flow, size) * 2;
-            let number = u32::from(*tables.at::<u16>(entry)?);
-            service.backends + number * size_of::<Backend>() as u32
-        }
+        size => place_of(tables, service, flow, size)?,
     };
-    if service.forwarding == NAT {
+    if service.forwarding == NAT && question.is(PLAIN) {
         let asking = Asking {
             hash: flow,
             begins: question.is(BEGINS),
@@ -185,8 +220,29 @@ fn answer<E: Environment>(
     Some(())
 }
 
+/// Where the [`Backend`] lies that the ring has for a flow.
+#[inline(always)]
+fn place_of<T: Tables>(tables: &T, service: &Service, flow: u64, ring_size: u32) -> Option<u32> {
+    let entry = service.ring + ring_entry(flow, ring_size) * 2;
+    let number = u32::from(*tables.at::<u16>(entry)?);
+    Some(service.backends + number * size_of::<Backend>() as u32)
+}
+
+/// The backend that the ring has for a flow.
+#[inline(always)]
+pub(crate) fn backend_of<'a, T: Tables>(
+    tables: &'a T,
+    service: &Service,
+    flow: u64,
+) -> Option<&'a Backend> {
+    match service.ring_size {
+        0 => None,
+        size => tables.at(place_of(tables, service, flow, size)?),
+    }
+}
+
 /// Both ends of a packet that may be for a service, or a reply of a backend. A service of port 0 stands for
-/// its address and protocol, and is where fragments go.
+/// its address and protocol, and is where fragments and ICMP messages go.
 #[inline(always)]
 fn ends(packet: &Packet) -> Option<Ends> {
     let ports = (
@@ -200,6 +256,7 @@ fn ends(packet: &Packet) -> Option<Ends> {
             ports
         }
         (_, PROTOCOL_TCP | PROTOCOL_UDP) if packet.fragment != Fragment::Whole => (0, 0),
+        (_, PROTOCOL_ICMP | PROTOCOL_ICMPV6) => (0, 0),
         _ => return None,
     };
     let (source, destination) = match packet.addresses {
@@ -221,9 +278,23 @@ fn ends(packet: &Packet) -> Option<Ends> {
     })
 }
 
+/// The service that a packet with these ends is for, and the hash of its flow.
+#[inline(always)]
+pub(crate) fn service_of<'a, T: Tables>(
+    tables: &'a T,
+    table: &Services,
+    ends: &Ends,
+) -> Option<(&'a Service, u64)> {
+    let key = port_and_protocol(ends.destination_port, ends.protocol);
+    let hash = hash_of(ends.destination, key);
+    let service = candidate(tables, table, hash)
+        .filter(|service| service.address == ends.destination && service.port == key)?;
+    Some((service, hash_of_flow(hash, ends.source, ends.source_port)))
+}
+
 /// The one service that may have the key with this hash.
 #[inline(always)]
-fn service<'a, T: Tables>(tables: &'a T, table: &Services, hash: u64) -> Option<&'a Service> {
+fn candidate<'a, T: Tables>(tables: &'a T, table: &Services, hash: u64) -> Option<&'a Service> {
     let displacement: &u16 =
         tables.at(table.displacements + bucket(hash, table.displacement_mask) * 2)?;
     let value: u32 = *tables.at(table.slots + slot(hash, *displacement, table.slot_mask) * 4)?;
@@ -232,87 +303,4 @@ fn service<'a, T: Tables>(tables: &'a T, table: &Services, hash: u64) -> Option<
         return None;
     }
     tables.at(table.services + (number - 1) * size_of::<Service>() as u32)
-}
-
-/// A link-layer header without VLAN tags.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub(crate) struct LinkHeader {
-    addresses: [little_endian::U32; 3],
-    pub(crate) ethertype: U16,
-}
-
-impl LinkHeader {
-    #[inline(always)]
-    pub(crate) fn addresses(&self) -> LinkAddresses {
-        LinkAddresses(self.addresses.map(little_endian::U32::get))
-    }
-}
-
-/// The second and third word of an IPv4 header.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Ipv4Lifetime {
-    time_to_live: u8,
-    protocol: u8,
-    checksum: U16,
-}
-const IPV4_LIFETIME: u32 = ETHERNET_LENGTH + 8;
-const IPV6_HOP_LIMIT: u32 = ETHERNET_LENGTH + 7;
-
-/// Makes `frame`, of which `length` bytes are link-layer header and IP packet, one for this way: the next
-/// hop's MAC address, and a hop less to live. `Ok(false)`: it has a VLAN tag, and was left as it is.
-///
-/// # Errors
-/// Why it must be dropped instead.
-#[inline(always)]
-pub fn rewrite<F: FrameMut + ?Sized>(
-    frame: &mut F,
-    way: &Way,
-    length: u32,
-) -> Result<bool, Reason> {
-    let Some(link) = frame.at_mut::<LinkHeader>(0) else {
-        return Ok(false);
-    };
-    let ethertype = link.ethertype.get();
-    if ethertype != ETHERTYPE_IPV4 && ethertype != ETHERTYPE_IPV6 {
-        return Ok(false);
-    }
-    if way.ifindex == 0 {
-        return Err(Reason::NoNextHop);
-    }
-    link.addresses = way.link.0.map(little_endian::U32::new);
-    let lives = if ethertype == ETHERTYPE_IPV4 {
-        age_v4(frame)
-    } else {
-        age_v6(frame)
-    };
-    match lives {
-        Some(true) if length > u32::from(way.mtu) + ETHERNET_LENGTH => Err(Reason::MtuExceeded),
-        Some(true) => Ok(true),
-        _ => Err(Reason::TtlExceeded),
-    }
-}
-
-/// Counts the time to live down, and the checksum with it (RFC 1624).
-#[inline(always)]
-fn age_v4<F: FrameMut + ?Sized>(frame: &mut F) -> Option<bool> {
-    let header: &mut Ipv4Lifetime = frame.at_mut(IPV4_LIFETIME)?;
-    if header.time_to_live <= 1 {
-        return Some(false);
-    }
-    header.time_to_live -= 1;
-    let sum = u32::from(header.checksum.get()) + 0x100;
-    header.checksum.set((sum + u32::from(sum >= 0xffff)) as u16);
-    Some(true)
-}
-
-#[inline(always)]
-fn age_v6<F: FrameMut + ?Sized>(frame: &mut F) -> Option<bool> {
-    let hop_limit: &mut u8 = frame.at_mut(IPV6_HOP_LIMIT)?;
-    if *hop_limit <= 1 {
-        return Some(false);
-    }
-    *hop_limit -= 1;
-    Some(true)
 }

@@ -1,7 +1,7 @@
 //! From a packet's fields to a decision, through the classes of `headgate_layout::tables`.
 
 use headgate_layout::tables::{
-    ADDRESSES_V4, ADDRESSES_V6, AddressTables4, AddressTables6, Decision, Detail, Header,
+    ADDRESSES_V4, ADDRESSES_V6, AddressTables4, AddressTables6, Decision, Detail, Header, KINDS,
     PORT_BLOCKS, kind_of_detail, kind_of_protocol,
 };
 
@@ -11,14 +11,71 @@ use crate::{
     trie,
 };
 
-/// The decision on `packet`, or `None` where the tables are cut short, which their builder rules out.
+const _: () = assert!(KINDS <= 1 << 16);
+
+/// What is asked of the kind table and of ports, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// [`kind_of_protocol`].
+    protocol: u32,
+    /// [`kind_of_detail`], or 0 where the packet has none.
+    detail: u32,
+    /// Source port in the upper half, destination port in the lower.
+    ports: u32,
+}
+
+impl Shape {
+    /// That of `packet`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(packet: &Packet) -> Self {
+        let fragment = packet.fragment as u32;
+        let family = match packet.addresses {
+            Addresses::V4 { .. } => 0,
+            Addresses::V6 { .. } => 1,
+        };
+        let value = packet.transport.detail();
+        let detail = match packet.transport.kind {
+            _ if matches!(packet.fragment, Fragment::Later) => 0,
+            TransportKind::Tcp => kind_of_detail(Detail::Tcp, fragment, value),
+            TransportKind::Icmp => kind_of_detail(Detail::Icmp, fragment, value),
+            TransportKind::Icmpv6 => kind_of_detail(Detail::Icmpv6, fragment, value),
+            TransportKind::Ports | TransportKind::None => 0,
+        };
+        Self {
+            protocol: kind_of_protocol(family, fragment, packet.protocol),
+            detail,
+            ports: packet.transport.both_ports(),
+        }
+    }
+
+    /// In a word of 64 bits, and [`Self::from_word`] back: both indices are below [`KINDS`], 2^16 at most.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        (self.detail as u64) << 48 | (self.protocol as u64) << 32 | self.ports as u64
+    }
+
+    /// See [`Self::to_word`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            protocol: (word >> 32) as u32 & 0xffff,
+            detail: (word >> 48) as u32,
+            ports: word as u32,
+        }
+    }
+}
+
+/// The decision on a packet, or `None` where the tables are cut short, which their builder rules out.
 #[inline(always)]
-pub fn classify<T: Tables>(tables: &T, packet: &Packet) -> Option<Decision> {
+pub fn classify<T: Tables>(tables: &T, shape: Shape, addresses: &Addresses) -> Option<Decision> {
     let header: &Header = tables.at(0)?;
     // First what depends on how the packet was parsed: the verifier walks the tries once more for
     // each outcome of the parser that is still needed behind them.
-    let transport = transport_class(tables, header, packet)?;
-    let addresses = address_class(tables, header, packet)?;
+    let transport = transport_class(tables, header, shape)?;
+    let addresses = address_class(tables, header, addresses)?;
     let class = cross(
         tables,
         header.matches,
@@ -30,8 +87,8 @@ pub fn classify<T: Tables>(tables: &T, packet: &Packet) -> Option<Decision> {
 }
 
 #[inline(always)]
-fn address_class<T: Tables>(tables: &T, header: &Header, packet: &Packet) -> Option<u32> {
-    let (source, destination) = match packet.addresses {
+fn address_class<T: Tables>(tables: &T, header: &Header, addresses: &Addresses) -> Option<u32> {
+    let (source, destination) = match *addresses {
         Addresses::V4 {
             source,
             destination,
@@ -72,50 +129,27 @@ fn address_class<T: Tables>(tables: &T, header: &Header, packet: &Packet) -> Opt
 }
 
 #[inline(always)]
-fn transport_class<T: Tables>(tables: &T, header: &Header, packet: &Packet) -> Option<u32> {
+fn transport_class<T: Tables>(tables: &T, header: &Header, shape: Shape) -> Option<u32> {
     if header.kinds == 0 {
         return Some(0);
     }
-    let kind = u32::from(*tables.at::<u16>(header.kinds + kind_index(header, packet) * 2)?);
+    let index = match shape.detail {
+        detail if header.details != 0 && detail != 0 => detail,
+        _ => shape.protocol,
+    };
+    let kind = u32::from(*tables.at::<u16>(header.kinds + index * 2)?);
     // A kind without ports matches no port qualifier, whatever the class of port 0.
-    let transport = packet.transport;
-    let destination = port_class(
-        tables,
-        header.destination_ports,
-        transport.destination_port(),
-    )?;
-    let source = port_class(tables, header.source_ports, transport.source_port())?;
+    let destination = port_class(tables, header.destination_ports, shape.ports & 0xffff)?;
+    let source = port_class(tables, header.source_ports, shape.ports >> 16)?;
     let ports = cross(tables, header.ports, header.ports_row, destination, source)?;
     cross(tables, header.transport, header.transport_row, kind, ports)
 }
 
 #[inline(always)]
-fn kind_index(header: &Header, packet: &Packet) -> u32 {
-    let fragment = packet.fragment as u32;
-    if header.details != 0 && packet.fragment != Fragment::Later {
-        let detail = match packet.transport.kind {
-            TransportKind::Tcp => Some(Detail::Tcp),
-            TransportKind::Icmp => Some(Detail::Icmp),
-            TransportKind::Icmpv6 => Some(Detail::Icmpv6),
-            TransportKind::Ports | TransportKind::None => None,
-        };
-        if let Some(detail) = detail {
-            return kind_of_detail(detail, fragment, packet.transport.detail());
-        }
-    }
-    let family = match packet.addresses {
-        Addresses::V4 { .. } => 0,
-        Addresses::V6 { .. } => 1,
-    };
-    kind_of_protocol(family, fragment, packet.protocol)
-}
-
-#[inline(always)]
-fn port_class<T: Tables>(tables: &T, table: u32, port: u16) -> Option<u32> {
+fn port_class<T: Tables>(tables: &T, table: u32, port: u32) -> Option<u32> {
     if table == 0 {
         return Some(0);
     }
-    let port = u32::from(port);
     let block = u32::from(*tables.at::<u16>(table + (port >> 8) * 2)?);
     let offset = table + (PORT_BLOCKS + block * 256 + (port & 0xff)) * 2;
     tables.at::<u16>(offset).map(|class| u32::from(*class))

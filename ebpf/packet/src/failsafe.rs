@@ -1,12 +1,9 @@
 //! Protocols and conversations that the node needs to live; which peers those are with is the
 //! caller's part.
 
-use headgate_layout::{failsafe::Peer, tables::Header};
+use headgate_layout::failsafe::Peer;
 
-use crate::{
-    blind::blinded,
-    parse::{Addresses, Fragment, PROTOCOL_ICMPV6, PROTOCOL_UDP, Packet, TransportKind},
-};
+use crate::parse::{Addresses, Fragment, PROTOCOL_ICMPV6, PROTOCOL_UDP, Packet, TransportKind};
 
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
@@ -54,11 +51,18 @@ impl Claim {
         Self(source << 16 | u32::from(transport.destination_port()))
     }
 
-    /// The same, of which the verifier knows nothing: see [`blinded`].
+    /// In a word, and [`Self::from_word`] back.
     #[inline(always)]
     #[must_use]
-    pub fn blinded(self, header: &Header) -> Self {
-        Self(blinded(self.0, header))
+    pub const fn to_word(self) -> u32 {
+        self.0
+    }
+
+    /// See [`Self::to_word`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_word(word: u32) -> Self {
+        Self(word)
     }
 
     /// Whether it passes whoever sent it.

@@ -8,10 +8,9 @@ use headgate_layout::{
         one_if_negative, port, record, row,
     },
     services::{Backend, Way, hash_of, hash_of_flow, port_and_protocol},
-    tables::Header,
 };
 
-use crate::{aging::NEW, blind::blinded};
+use crate::aging::NEW;
 
 /// The table, as `headgate_layout::flows` describes it.
 pub trait FlowTable: Copy {
@@ -75,6 +74,7 @@ fn exchange<T: Copy + PartialEq>(word: &Shared<T>, old: T, new: T) -> bool {
 
 /// Both ends of a packet, as in [`headgate_layout::services::Service`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Ends {
     /// Source address.
     pub source: [u64; 2],
@@ -179,16 +179,6 @@ impl Known {
     #[must_use]
     pub const fn guard(self) -> Guard {
         Guard(self.guard)
-    }
-
-    /// The same, of which the verifier knows nothing: see [`blinded`].
-    #[inline(always)]
-    #[must_use]
-    pub fn blinded(self, header: &Header) -> Self {
-        Self {
-            word: blinded(self.word, header),
-            guard: blinded(self.guard, header),
-        }
     }
 }
 

@@ -21,7 +21,8 @@ const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 const ETHERTYPE_QINQ: u16 = 0x9100;
 
-const PROTOCOL_ICMP: u8 = 1;
+/// IP protocol number of ICMP.
+pub const PROTOCOL_ICMP: u8 = 1;
 /// IP protocol number of TCP.
 pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP.
@@ -247,6 +248,13 @@ impl Transport {
         }
     }
 
+    /// Source port in the upper half, destination port in the lower; 0 where there are none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn both_ports(self) -> u32 {
+        self.ports
+    }
+
     /// Source port; 0 where there are none.
     #[inline(always)]
     #[must_use]
@@ -282,6 +290,9 @@ pub struct Packet {
     pub fragment: Fragment,
     /// Fields of the transport header.
     pub transport: Transport,
+    /// Whether the transport header lies where it does without VLAN tags, IPv4 options and IPv6 extension
+    /// headers.
+    pub is_plain: bool,
     /// Bytes from the Ethernet header to the end of the IP packet.
     pub length: u32,
 }
@@ -397,6 +408,7 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, start: u32) -> Result<Packet, ParseError> 
         hop_limit: header.time_to_live,
         fragment,
         transport,
+        is_plain: start == ETHERNET_LENGTH && header_length == size_of::<Ipv4Header>() as u32,
         length: end,
     })
 }
@@ -428,6 +440,7 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, start: u32) -> Result<Packet, ParseError> 
         hop_limit: header.hop_limit,
         fragment,
         transport,
+        is_plain: start == ETHERNET_LENGTH && !is_extension(header.next_header),
         length: end,
     })
 }

@@ -1,17 +1,23 @@
 //! Sends a frame on to its backend, or a backend's reply to its client.
 
-use core::ptr::NonNull;
-
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
-    helpers::generated::bpf_redirect,
+    btf_maps::PerCpuArray,
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_redirect},
+    macros::btf_map,
     programs::XdpContext,
 };
-use headgate_layout::{services::Way, verdict::Reason};
+use headgate_layout::{
+    services::{ErrorBudget, Way},
+    verdict::Reason,
+};
 use headgate_packet::{
+    balance::Subject,
     flows::Known,
-    forward::{Passing, depart},
-    judge::{Cause, Verdict},
+    forward::{Next, Passing, Refusal, depart, open},
+    icmp,
+    judge::Words,
+    report::report,
 };
 
 use crate::{
@@ -20,59 +26,210 @@ use crate::{
     maps::{MapTables, Node, RULE_COUNTERS, count},
 };
 
-/// What the kernel is to do with a frame that may pass: makes it one for its backend or its client, if it
-/// has one. The verdict becomes another where that cannot be done.
+/// What the kernel is to do with a frame: makes one that may pass the one for its backend or its client, if it
+/// has one. The verdict becomes another where that cannot be done, and its sender may be told.
 #[inline(always)]
 pub fn forward<const BALANCES: bool>(
     ctx: &XdpContext,
-    verdict: &mut Verdict,
+    verdict: &mut Words,
     node: &Node<BALANCES>,
 ) -> u32 {
-    let is_for_none = verdict.backend == 0 && !verdict.flow.is_some();
+    if verdict.is_drop() {
+        return xdp_action::XDP_DROP;
+    }
+    let is_for_none = verdict.backend() == 0 && !verdict.flow().is_some();
     if !BALANCES || is_for_none {
         return xdp_action::XDP_PASS;
     }
-    let Some(start) = node.asked() else {
-        return xdp_action::XDP_PASS;
+    let (slot, backend, length) = (node.slot(), verdict.backend(), verdict.length());
+    let flow = verdict.flow().to_word();
+    let outcome = match Subject::from_word(backend) {
+        None => Outcome(headgate_send_on(ctx.ctx, slot, backend, flow, length)),
+        Some(_) => Outcome(headgate_pass_message(ctx.ctx, slot, backend, length)),
     };
-    let flow = verdict.flow.to_word();
-    let outcome = send_on(ctx.ctx, start, verdict.backend, flow, verdict.length);
-    if let Some(reason) = Reason::numbered((outcome >> 32) as u32) {
-        *verdict = Verdict {
-            action: reason.action(),
-            cause: Cause::Reason(reason),
-            ..*verdict
-        };
+    let outcome = match outcome.action() {
+        OPENS => open_and_send(ctx, slot, backend, length),
+        _ => outcome,
+    };
+    let Some(refusal) = outcome.refusal() else {
+        return outcome.action();
+    };
+    *verdict = verdict.but(refusal.reason);
+    match refusal.reason {
+        Reason::MtuExceeded | Reason::TtlExceeded if Subject::from_word(backend).is_none() => {
+            headgate_tell_sender(ctx.ctx, slot, outcome.0, length)
+        }
+        _ => xdp_action::XDP_DROP,
     }
-    outcome as u32
 }
 
-/// In the upper half of what [`send_on`] gives: no reason to drop.
-const NO_REASON: u64 = u32::MAX as u64;
+#[inline(always)]
+fn open_and_send(ctx: &XdpContext, slot: u32, backend: u32, length: u32) -> Outcome {
+    let flow = headgate_open(ctx.ctx, slot, backend);
+    if flow == Known::NONE.to_word() {
+        return Outcome::taken(xdp_action::XDP_PASS);
+    }
+    match flow & IS_REFUSAL {
+        0 => Outcome(headgate_send_on(ctx.ctx, slot, backend, flow, length)),
+        _ => Outcome(flow),
+    }
+}
 
-/// What the kernel is to do, and in the upper half the number of the reason to drop it. A function of its
-/// own: the verifier gives it registers and a stack of its own, of which the rest of the program keeps
-/// nothing.
+/// In the action's place: the frame begins a flow.
+const OPENS: u32 = 0xff;
+
+/// What tells a refusal, whose action is `XDP_DROP`, from a client's flow in a word: see [`Known::is_reply`].
+const IS_REFUSAL: u64 = xdp_action::XDP_DROP as u64;
+
+/// Begins the flow of a frame: [`Known::to_word`], or an [`Outcome`] that [`IS_REFUSAL`]. As
+/// [`crate::maps::headgate_find`].
 #[inline(never)]
-fn send_on(ctx: *mut xdp_md, start: NonNull<u8>, backend: u32, flow: u64, length: u32) -> u64 {
+#[unsafe(no_mangle)]
+extern "C" fn headgate_open(ctx: *mut xdp_md, slot: u32, backend: u32) -> u64 {
     let ctx = &XdpContext::new(ctx);
-    let passing = Passing {
+    let ifindex = ctx.ingress_ifindex() as u32;
+    let Some(tables) = MapTables::of(slot) else {
+        return Known::NONE.to_word();
+    };
+    match open(
+        &XdpFrame::new(ctx),
         backend,
-        flow: Known::from_word(flow),
+        ifindex,
+        &tables,
+        MapFlows::get,
+    ) {
+        Ok(flow) => flow.to_word(),
+        Err(refusal) => Outcome::refused(refusal).0,
+    }
+}
+
+/// What functions give each other, in one word: what the kernel is to do in the lower 16 bits; the MTU of a
+/// refusal in the next; and the number of its reason in the upper half.
+#[derive(Clone, Copy)]
+struct Outcome(u64);
+
+impl Outcome {
+    const NO_REASON: u64 = u32::MAX as u64;
+
+    #[inline(always)]
+    const fn action(self) -> u32 {
+        self.0 as u32 & 0xffff
+    }
+
+    #[inline(always)]
+    const fn taken(action: u32) -> Self {
+        Self(Self::NO_REASON << 32 | action as u64)
+    }
+
+    #[inline(always)]
+    const fn refused(refusal: Refusal) -> Self {
+        let mtu = (refusal.mtu as u64) << 16;
+        Self((refusal.reason as u64) << 32 | mtu | xdp_action::XDP_DROP as u64)
+    }
+
+    #[inline(always)]
+    fn refusal(self) -> Option<Refusal> {
+        let reason = Reason::numbered((self.0 >> 32) as u32)?;
+        let mtu = (self.0 >> 16) as u16;
+        Some(Refusal { reason, mtu })
+    }
+}
+
+/// Sends a frame to its backend or client: an [`Outcome`]. As [`crate::maps::headgate_find`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn headgate_send_on(
+    ctx: *mut xdp_md,
+    slot: u32,
+    backend: u32,
+    flow: u64,
+    length: u32,
+) -> u64 {
+    let ctx = &XdpContext::new(ctx);
+    let passing = passing(ctx, backend, Known::from_word(flow), length);
+    let Some(tables) = MapTables::of(slot) else {
+        return Outcome::taken(xdp_action::XDP_PASS).0;
+    };
+    let next = depart(&mut XdpFrame::new(ctx), &passing, &tables, MapFlows::get);
+    leave(next, &passing).0
+}
+
+/// The same of an ICMP message.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn headgate_pass_message(ctx: *mut xdp_md, slot: u32, subject: u32, length: u32) -> u64 {
+    let ctx = &XdpContext::new(ctx);
+    let passing = passing(ctx, subject, Known::NONE, length);
+    let Some(who) = Subject::from_word(subject) else {
+        return Outcome::taken(xdp_action::XDP_PASS).0;
+    };
+    let Some(tables) = MapTables::of(slot) else {
+        return Outcome::taken(xdp_action::XDP_PASS).0;
+    };
+    let frame = &mut XdpFrame::new(ctx);
+    let departure = icmp::pass_on(frame, who, &passing, &tables, MapFlows::get);
+    let next = departure.map(|departure| departure.map_or(Next::Stack, Next::Leaves));
+    leave(next.map_err(Refusal::from), &passing).0
+}
+
+#[inline(always)]
+fn passing(ctx: &XdpContext, backend: u32, flow: Known, length: u32) -> Passing {
+    Passing {
+        backend,
+        flow,
         length,
         ifindex: ctx.ingress_ifindex() as u32,
-    };
-    let tables = MapTables::new(start);
-    match depart(&mut XdpFrame::new(ctx), &passing, &tables, MapFlows::get) {
-        Ok(None) => NO_REASON << 32 | u64::from(xdp_action::XDP_PASS),
-        Ok(Some(departure)) => {
-            if let Some(counter) = departure.counter {
-                count(RULE_COUNTERS.get_ptr_mut(counter), length);
-            }
-            NO_REASON << 32 | u64::from(send(passing.ifindex, &departure.way))
-        }
-        Err(reason) => u64::from(reason as u32) << 32 | u64::from(xdp_action::XDP_DROP),
     }
+}
+
+#[inline(always)]
+fn leave(next: Result<Next, Refusal>, passing: &Passing) -> Outcome {
+    match next {
+        Ok(Next::Stack) => Outcome::taken(xdp_action::XDP_PASS),
+        Ok(Next::Opens) => Outcome::taken(OPENS),
+        Ok(Next::Leaves(departure)) => {
+            if let Some(counter) = departure.counter {
+                count(RULE_COUNTERS.get_ptr_mut(counter), passing.length);
+            }
+            Outcome::taken(send(passing.ifindex, &departure.way))
+        }
+        Err(refusal) => Outcome::refused(refusal),
+    }
+}
+
+/// Makes a frame that was refused the ICMP error for its sender, if it is time for one; what the kernel is to
+/// do.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn headgate_tell_sender(ctx: *mut xdp_md, slot: u32, outcome: u64, length: u32) -> u32 {
+    let ctx = &XdpContext::new(ctx);
+    let ifindex = ctx.ingress_ifindex() as u32;
+    let Some(refusal) = Outcome(outcome).refusal().filter(|_| may_tell()) else {
+        return xdp_action::XDP_DROP;
+    };
+    let Some(tables) = MapTables::of(slot) else {
+        return xdp_action::XDP_DROP;
+    };
+    match report(&mut XdpFrame::new(ctx), &tables, refusal, length, ifindex) {
+        Some(way) => send(ifindex, &way),
+        None => xdp_action::XDP_DROP,
+    }
+}
+
+#[btf_map]
+static ERROR_BUDGETS: PerCpuArray<ErrorBudget, 1> = PerCpuArray::new();
+
+/// Takes one from this CPU's budget of errors.
+#[inline(always)]
+fn may_tell() -> bool {
+    let Some(budget) = ERROR_BUDGETS.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    // SAFETY: this CPU's own value, as in `maps::count`.
+    let budget = unsafe { &mut *budget };
+    budget.take(now)
 }
 
 #[inline(always)]

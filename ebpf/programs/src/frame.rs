@@ -2,10 +2,10 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::bpf_xdp_get_buff_len,
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     programs::{TcContext, XdpContext},
 };
-use headgate_packet::frame::{Frame, FrameMut, WireType, WireTypeMut};
+use headgate_packet::frame::{Frame, FrameMut, Resize, WireType, WireTypeMut};
 
 /// The frame of one program run.
 pub struct XdpFrame<'a> {
@@ -58,6 +58,24 @@ impl FrameMut for XdpFrame<'_> {
         }
         // SAFETY: as in `at`; nothing else of this run refers to the frame while this borrow lasts.
         Some(unsafe { &mut *(start as *mut T) })
+    }
+}
+
+impl Resize for XdpFrame<'_> {
+    #[inline(always)]
+    fn reframe(&mut self, front: u32, length: u32) -> bool {
+        let ctx = self.ctx.ctx;
+        // SAFETY: the context is the one that the kernel gave to this run; what was read through the former
+        // pointers is borrowed from `self`, and so gone.
+        let moved = unsafe { bpf_xdp_adjust_head(ctx, -(front as i32)) };
+        if moved != 0 {
+            return false;
+        }
+        let change = length as i32 - self.full_length() as i32;
+        // SAFETY: as above.
+        let cut = unsafe { bpf_xdp_adjust_tail(ctx, change) };
+        (self.data, self.data_end) = (self.ctx.data(), self.ctx.data_end());
+        cut == 0
     }
 }
 

@@ -12,13 +12,11 @@ mod frame;
 mod maps;
 mod monitor;
 
-use aya_ebpf::{
-    bindings::{xdp_action, xdp_md},
-    macros::xdp,
-    programs::XdpContext,
-};
-use headgate_layout::{maps::reason_index, verdict::Action};
-use headgate_packet::judge::{Cause, Verdict, judge};
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{bindings::xdp_md, macros::xdp, programs::XdpContext};
+use headgate_layout::maps::reason_index;
+use headgate_packet::judge::{IS_REASON, Words, judge};
 
 use crate::{
     forward::forward,
@@ -43,29 +41,38 @@ pub fn headgate_filter(ctx: XdpContext) -> u32 {
 fn run<const BALANCES: bool>(ctx: &XdpContext) -> u32 {
     let node = Node::<BALANCES>::default();
     let mut verdict = match BALANCES {
-        true => judge_apart(ctx.ctx, &node),
-        false => judge(&XdpFrame::new(ctx), &node),
+        true => {
+            let mut rest = MaybeUninit::uninit();
+            let decision = judge_apart(ctx.ctx, &node, &mut rest);
+            // SAFETY: `judge_apart` has written it.
+            Words::joined(decision, unsafe { rest.assume_init() })
+        }
+        false => Words::of(&judge(&XdpFrame::new(ctx), &node)),
     };
-    let forwarded = forward(ctx, &mut verdict, &node);
+    let action = forward(ctx, &mut verdict, &node);
     tell(ctx, &verdict, &node);
-    match verdict.cause {
-        Cause::Rule(index) => count(RULE_COUNTERS.get_ptr_mut(index), verdict.length),
-        Cause::Reason(reason) => count(
-            REASON_COUNTERS.get_ptr_mut(reason_index(port(), reason)),
-            verdict.length,
-        ),
-    }
-    match verdict.action {
-        Action::Allow => forwarded,
-        Action::Drop => xdp_action::XDP_DROP,
-    }
+    let cause = verdict.cause();
+    let counter = match cause & IS_REASON {
+        0 => RULE_COUNTERS.get_ptr_mut(cause),
+        _ => REASON_COUNTERS.get_ptr_mut(reason_index(port(), cause ^ IS_REASON)),
+    };
+    count(counter, verdict.length());
+    action
 }
 
 /// A function of its own, so that its stack is free again where a frame is sent on: all that are in use at
-/// one time have 512 bytes together.
+/// one time have 512 bytes together. It returns a word, for the verifier looks at what is left in the register of
+/// a function that returns none, and refuses an address on the stack.
 #[inline(never)]
-fn judge_apart<const BALANCES: bool>(ctx: *mut xdp_md, node: &Node<BALANCES>) -> Verdict {
-    judge(&XdpFrame::new(&XdpContext::new(ctx)), node)
+fn judge_apart<const BALANCES: bool>(
+    ctx: *mut xdp_md,
+    node: &Node<BALANCES>,
+    rest: &mut MaybeUninit<[u64; 2]>,
+) -> u64 {
+    let verdict = judge(&XdpFrame::new(&XdpContext::new(ctx)), node);
+    let (decision, words) = Words::of(&verdict).split();
+    rest.write(words);
+    decision
 }
 
 #[panic_handler]

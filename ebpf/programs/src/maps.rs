@@ -15,7 +15,9 @@ use headgate_layout::{
     verdict::{Count, REASON_SLOTS},
 };
 use headgate_packet::{
+    balance::{Question, find},
     failsafe::Claim,
+    flows::Known,
     judge::Environment,
     parse::Addresses,
     tables::{TableValue, Tables},
@@ -78,20 +80,36 @@ pub fn count(counter: Option<*mut Count>, length: u32) {
 }
 
 /// The maps, as what a verdict needs.
-#[derive(Default)]
 pub struct Node<const BALANCES: bool> {
-    /// Where the tables begin that were asked. Not a [`MapTables`], whose limit is undefined where
-    /// there are none: the compiler may then spill a register that holds nothing, and the verifier
-    /// refuses to read one.
-    asked: Cell<Option<NonNull<u8>>>,
+    /// The slot whose tables were asked; one that there is not, before any were.
+    slot: Cell<u32>,
+}
+
+impl<const BALANCES: bool> Default for Node<BALANCES> {
+    #[inline(always)]
+    fn default() -> Self {
+        Self {
+            slot: Cell::new(SLOTS),
+        }
+    }
 }
 
 impl<const BALANCES: bool> Node<BALANCES> {
-    /// Where the tables begin that the verdict is from, if any were asked.
+    /// The slot that the verdict is from; one that there is not, if none was asked.
     #[inline(always)]
-    pub fn asked(&self) -> Option<NonNull<u8>> {
-        self.asked.get()
+    pub fn slot(&self) -> u32 {
+        self.slot.get()
     }
+}
+
+/// Where this port's tables in `slot` begin.
+#[inline(always)]
+fn start_of(slot: u32) -> Option<NonNull<u8>> {
+    // A variable: the compiler would keep a constant `&0` in the place of one of the statics above, which are
+    // 0 as well until they are set at load time.
+    let only = 0;
+    let block = TABLES.get_value_ptr_mut(tables_index(slot, port()), &only)?;
+    Some(NonNull::new(block)?.cast())
 }
 
 impl<const BALANCES: bool> Environment for Node<BALANCES> {
@@ -103,13 +121,14 @@ impl<const BALANCES: bool> Environment for Node<BALANCES> {
     #[inline(always)]
     fn tables(&self) -> Option<MapTables> {
         let slot = *ACTIVE.get(0)?;
-        // A variable: the compiler would keep a constant `&0` in the place of one of the statics
-        // above, which are 0 as well until they are set at load time.
-        let only = 0;
-        let block = TABLES.get_value_ptr_mut(tables_index(slot, port()), &only)?;
-        let start = NonNull::new(block)?.cast();
-        self.asked.set(Some(start));
+        let start = start_of(slot)?;
+        self.slot.set(slot);
         Some(MapTables::new(start))
+    }
+
+    #[inline(always)]
+    fn find(&self, _: &MapTables, question: &Question, flow: &mut Known) -> u32 {
+        headgate_find(self.slot(), question, flow)
     }
 
     #[inline(always)]
@@ -134,6 +153,28 @@ impl<const BALANCES: bool> Environment for Node<BALANCES> {
             return false;
         };
         byte & (1 << (bit & 7)) != 0 && is_granted(address.0, address.1, family, claim)
+    }
+}
+
+/// What the services of a slot's tables say: see [`Environment::find`].
+///
+/// A function that is seen from outside, as others of this name: the verifier walks it once, by its types alone,
+/// and not for each way that leads to it. So it is given a slot and not the tables, which would have no bounds, and
+/// nothing that it does not use: the compiler would not pass it, and the verifier asks for it.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn headgate_find(slot: u32, question: *const Question, flow: *mut Known) -> u32 {
+    // SAFETY: the caller's own, which live and are aligned; the verifier wants to see that they are there.
+    let Some(question) = (unsafe { question.as_ref() }) else {
+        return 0;
+    };
+    // SAFETY: as above.
+    let Some(flow) = (unsafe { flow.as_mut() }) else {
+        return 0;
+    };
+    match MapTables::of(slot) {
+        Some(tables) => find(&Node::<true>::default(), &tables, question, flow),
+        None => 0,
     }
 }
 
@@ -177,6 +218,12 @@ pub struct MapTables {
 }
 
 impl MapTables {
+    /// This port's tables in `slot`.
+    #[inline(always)]
+    pub fn of(slot: u32) -> Option<Self> {
+        start_of(slot).map(Self::new)
+    }
+
     /// The tables that begin there, in a block of the slots.
     #[inline(always)]
     pub fn new(start: NonNull<u8>) -> Self {

@@ -1,7 +1,5 @@
 //! Events, for whoever watches.
 
-use core::ptr::NonNull;
-
 use aya_ebpf::{
     EbpfContext as _,
     bindings::xdp_md,
@@ -15,7 +13,7 @@ use headgate_layout::{
     tables::NO_RULE,
     verdict::{Action, Reason},
 };
-use headgate_packet::judge::{Cause, Verdict};
+use headgate_packet::judge::{IS_REASON, Words};
 
 use crate::maps::{MapTables, Node, port};
 
@@ -34,32 +32,31 @@ static EVENTS: RingBuf<Event, { RING_BYTES as usize }> = RingBuf::new();
 
 /// Tells `verdict` if somebody asks for such.
 #[inline(always)]
-pub fn tell<const B: bool>(ctx: &XdpContext, verdict: &Verdict, node: &Node<B>) {
+pub fn tell<const B: bool>(ctx: &XdpContext, verdict: &Words, node: &Node<B>) {
     // SAFETY: a live variable, of which each side reads and writes the whole word.
     let wanted = unsafe { (&raw const MONITORED).read_volatile() };
     if wanted == 0 {
         return;
     }
     cold();
-    let kind = match (verdict.cause, verdict.action) {
-        (Cause::Reason(Reason::NotIp), _) => NOT_IP,
-        (_, Action::Allow) => ALLOWED,
-        (_, Action::Drop) => DROPPED,
+    const IS_NOT_IP: u32 = IS_REASON | Reason::NotIp as u32;
+    let (kind, action) = match (verdict.cause(), verdict.is_drop()) {
+        (IS_NOT_IP, _) => (NOT_IP, Action::Allow),
+        (_, false) => (ALLOWED, Action::Allow),
+        (_, true) => (DROPPED, Action::Drop),
     };
     if wanted & kind != 0 {
-        let (cause, by_rule) = match verdict.cause {
-            Cause::Rule(counter) => (counter, 1),
-            Cause::Reason(reason) => (reason as u32, 0),
-        };
-        let decided = by_rule << 8 | verdict.action as u32;
-        sample(ctx.ctx, node.asked(), cause, decided, verdict.length);
+        let cause = verdict.cause() & !IS_REASON;
+        let by_rule = u32::from(verdict.cause() & IS_REASON == 0);
+        let decided = by_rule << 8 | action as u32;
+        sample(ctx.ctx, node.slot(), cause, decided, verdict.length());
     }
 }
 
 /// Writes an event, if it is time for one. `decided` is the action, and above its 8 bits whether a rule's
 /// counter is the cause. A function of its own, as `maps::is_granted`.
 #[inline(never)]
-fn sample(ctx: *mut xdp_md, start: Option<NonNull<u8>>, cause: u32, decided: u32, length: u32) {
+fn sample(ctx: *mut xdp_md, slot: u32, cause: u32, decided: u32, length: u32) {
     let ctx = &XdpContext::new(ctx);
     let by_rule = (decided >> 8) as u8;
     let (Some(order), Some(budget)) = (MONITOR.get(0), MONITOR_BUDGETS.get_ptr_mut(0)) else {
@@ -91,8 +88,8 @@ fn sample(ctx: *mut xdp_md, start: Option<NonNull<u8>>, cause: u32, decided: u32
         return;
     };
     let event = entry.as_mut_ptr();
-    let digest = start
-        .and_then(|start| MapTables::new(start).digest())
+    let digest = MapTables::of(slot)
+        .and_then(|tables| tables.digest())
         .unwrap_or_default();
     // No frame is empty. Written so that the verifier sees 1 to CAPTURED, a power of two.
     let linear = (ctx.data_end() - ctx.data()).min(CAPTURED as usize) as u32;

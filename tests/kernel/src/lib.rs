@@ -3,6 +3,7 @@
 pub mod blocks;
 pub mod datagrams;
 pub mod frames;
+pub mod messages;
 pub mod network;
 pub mod node;
 pub mod trials;

@@ -26,7 +26,7 @@ use crate::{
     ports,
     resolve::{Groups, Policy, Resolver},
     select::{self, Remark},
-    services,
+    services::{self, Arrival},
     snapshot::{Content, ResourceName, Uid},
 };
 
@@ -190,15 +190,16 @@ impl Compiler<'_> {
             tables: Vec::new(),
             findings,
         };
-        let mut built: BTreeMap<Vec<&Uid>, (Block, Sizes)> = BTreeMap::new();
+        let mut built: BTreeMap<BlockKey<'_>, (Block, Sizes)> = BTreeMap::new();
         for (name, (interface, set)) in &by_interface {
             let Some(port) = assigned.get(*name) else {
                 attempt.findings.extend(no_port_left(set, name));
                 continue;
             };
-            let key = set.uids();
+            let arrival = Arrival::by(interface);
+            let key = (set.uids(), (!set.services.is_empty()).then_some(arrival));
             if !built.contains_key(&key) {
-                built.insert(key.clone(), self.build(set)?);
+                built.insert(key.clone(), self.build(set, arrival)?);
             }
             let (block, sizes) = &built[&key];
             let asked: Vec<_> = set
@@ -227,16 +228,21 @@ impl Compiler<'_> {
         Ok(attempt)
     }
 
-    fn build(&self, set: &PolicySet<'_>) -> Result<(Block, Sizes), TooLarge> {
+    fn build(&self, set: &PolicySet<'_>, arrival: Arrival) -> Result<(Block, Sizes), TooLarge> {
         let mut writer = BlockWriter::new();
         let sizes = classifier::write(&rule_list(&set.policies), &mut writer)?;
         let frontends = set.services.iter().flat_map(|service| &service.frontends);
         let frontends: Vec<_> = frontends.cloned().collect();
         let mut rings = self.rings.borrow_mut();
-        services::write(&frontends, &self.node.next_hops, &mut rings, &mut writer)?;
+        let next_hops = &self.node.next_hops;
+        services::write(&frontends, arrival, next_hops, &mut rings, &mut writer)?;
         Ok((writer.finish()?, sizes))
     }
 }
+
+/// Blocks of the same policies and services are the same, and where there are services only for interfaces that
+/// take and send alike.
+type BlockKey<'a> = (Vec<&'a Uid>, Option<Arrival>);
 
 /// What one interface enforces and serves.
 #[derive(Default)]

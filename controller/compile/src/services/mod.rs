@@ -14,8 +14,8 @@ use headgate_crds::{
     parse_cidr,
 };
 use headgate_layout::services::{
-    Backend, DIRECT_RETURN, LinkAddresses, MAX_SERVICES, NAT, SERVICES, Service, Services, Way,
-    hash_of, hash_of_flow, port_and_protocol, ring_entry,
+    Backend, DIRECT_RETURN, ICMP, LinkAddresses, MAX_SERVICES, NAT, SERVICES, Service, Services,
+    Way, hash_of, hash_of_flow, port_and_protocol, ring_entry,
 };
 use zerocopy::IntoBytes as _;
 
@@ -24,7 +24,7 @@ use crate::{
     endpoints::{self, Endpoints, Member},
     inputs::Labels,
     memory::Memory,
-    node::NextHop,
+    node::{Interface, InterfaceKind, NextHop},
     snapshot::{Content, Snapshot},
 };
 
@@ -32,6 +32,8 @@ use crate::{
 pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
+const PROTOCOL_ICMP: u8 = 1;
+const PROTOCOL_ICMPV6: u8 = 58;
 
 /// One address and port of a service, with everything looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,6 +192,26 @@ pub fn admits(pool: &AddressPoolSpec, name: &str, address: IpAddr) -> bool {
     pool.admits(namespace) && ranges.any(|range| range.contains(&address))
 }
 
+/// The interface that frames for services arrive by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arrival {
+    /// Bytes of an IP packet that it takes.
+    pub mtu: u32,
+    /// Whether `XDP_TX` reaches its far end.
+    pub reflects: bool,
+}
+
+impl Arrival {
+    /// By this interface.
+    #[must_use]
+    pub fn by(interface: &Interface) -> Self {
+        Self {
+            mtu: interface.mtu,
+            reflects: interface.kind != InterfaceKind::Veth,
+        }
+    }
+}
+
 /// Writes the load balancer's part of a block; no two of `frontends` have the same address, protocol and
 /// port.
 ///
@@ -197,6 +219,7 @@ pub fn admits(pool: &AddressPoolSpec, name: &str, address: IpAddr) -> bool {
 /// More than one block may hold.
 pub fn write(
     frontends: &[Frontend],
+    arrival: Arrival,
     next_hops: &BTreeMap<IpAddr, NextHop>,
     rings: &mut Rings,
     writer: &mut BlockWriter,
@@ -213,19 +236,7 @@ pub fn write(
     for frontend in frontends {
         services.push(written.service(frontend, next_hops, writer)?);
     }
-    let mut whole: BTreeMap<([u64; 2], u32), Service> = BTreeMap::new();
-    for frontend in frontends {
-        // Fragments carry no port: see `Reason::ServiceFragment`.
-        let address = maglev::words(frontend.address);
-        let port = port_and_protocol(0, frontend.protocol);
-        let service = Service {
-            address,
-            port,
-            ..Service::default()
-        };
-        whole.insert((address, port), service);
-    }
-    services.extend(whole.into_values());
+    services.extend(whole_protocols(frontends));
     let limit = MAX_SERVICES as usize;
     if services.len() > limit {
         let of = "addresses and ports of services";
@@ -240,6 +251,8 @@ pub fn write(
     let mut table = Services {
         count: services.len() as u32,
         translates: u32::from(translates),
+        mtu: mtu_of(arrival.mtu).into(),
+        reflecting: arrival.reflects.into(),
         ..Services::default()
     };
     lookup.describe(&mut table);
@@ -248,6 +261,37 @@ pub fn write(
     table.services = writer.append(services.as_bytes());
     writer.put(SERVICES, table.as_bytes());
     Ok(())
+}
+
+/// What stands for an address and a protocol as a whole: fragments, which carry no port, find their reason
+/// there, and ICMP messages their subject.
+fn whole_protocols(frontends: &[Frontend]) -> impl Iterator<Item = Service> {
+    let mut whole: BTreeMap<([u64; 2], u32), u32> = BTreeMap::new();
+    for frontend in frontends {
+        let address = maglev::words(frontend.address);
+        let icmp = match frontend.address {
+            IpAddr::V4(_) => PROTOCOL_ICMP,
+            IpAddr::V6(_) => PROTOCOL_ICMPV6,
+        };
+        whole.insert(
+            (address, port_and_protocol(0, frontend.protocol)),
+            DIRECT_RETURN,
+        );
+        whole.insert((address, port_and_protocol(0, icmp)), ICMP);
+    }
+    whole
+        .into_iter()
+        .map(|((address, port), forwarding)| Service {
+            address,
+            port,
+            forwarding,
+            ..Service::default()
+        })
+}
+
+/// An MTU as tables hold it.
+fn mtu_of(bytes: u32) -> u16 {
+    u16::try_from(bytes).unwrap_or(u16::MAX)
 }
 
 /// Backends with their weights.
@@ -343,7 +387,7 @@ fn backend(frontend: &Frontend, member: &Member, next_hops: &BTreeMap<IpAddr, Ne
     let hop = hop.filter(|_| !member.here);
     let way = hop.map_or(Way::default(), |hop| Way {
         ifindex: hop.ifindex.0,
-        mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
+        mtu: mtu_of(hop.mtu),
         reflecting: u16::from(hop.reflects),
         link: LinkAddresses::new(hop.destination, hop.source),
     });

@@ -20,6 +20,7 @@ fn of_kind(kind: InterfaceKind, name: &str, ifindex: u32) -> Interface {
 
 fn port_of(master: u32, interface: Interface) -> Interface {
     Interface {
+        mtu: 1_500,
         master: Some(Ifindex(master)),
         ..interface
     }

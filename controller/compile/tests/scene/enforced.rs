@@ -13,7 +13,10 @@ use headgate_compile::{
 };
 use headgate_datapath::state::{Block, Digest};
 use headgate_layout::{tables::NO_RULE, verdict::Action};
-use headgate_packet::{classify::classify, tables::HostTables};
+use headgate_packet::{
+    classify::{Shape, classify},
+    tables::HostTables,
+};
 use serde_json::Value;
 
 use super::{NOW, packet_of, snapshot, udp_from};
@@ -103,7 +106,9 @@ impl Enforced {
         let Some(tables) = self.tables(interface) else {
             return Outcome::NotConcerned;
         };
-        let decision = classify(&tables, &packet_of(packet)).expect("the tables are whole");
+        let packet = packet_of(packet);
+        let decision = classify(&tables, Shape::of(&packet), &packet.addresses);
+        let decision = decision.expect("the tables are whole");
         let action = if decision.action == Action::Drop as u32 {
             headgate_crds::Action::Drop
         } else {

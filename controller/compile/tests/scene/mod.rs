@@ -33,6 +33,7 @@ pub fn card(name: &str, ifindex: u32) -> Interface {
         name: name.to_owned(),
         ifindex: Ifindex(ifindex),
         kind: InterfaceKind::Other,
+        mtu: 1_500,
         master: None,
         lower: None,
         has_default_route: false,

@@ -77,6 +77,7 @@ pub fn packet_of(fields: &Fields) -> Packet {
             Piece::Later => Fragment::Later,
         },
         transport,
+        is_plain: true,
         length: 100,
     }
 }

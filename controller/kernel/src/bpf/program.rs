@@ -145,7 +145,8 @@ impl Program {
 
     /// Runs the program `repeat` times on `frame`, attached or not.
     pub(crate) fn test_run(&self, frame: &[u8], repeat: u32) -> io::Result<TestRun> {
-        let mut output = vec![0; frame.len()];
+        // A program may put headers in front.
+        let mut output = vec![0; frame.len() + HEADROOM];
         let mut attributes = TestAttributes {
             program_fd: raw(&self.fd),
             output_length: u32::try_from(output.len()).map_err(io::Error::other)?,
@@ -157,6 +158,7 @@ impl Program {
         };
         // The kernel copies the frame in, and as much of it out as there is room for.
         call(Command::BPF_PROG_TEST_RUN, &mut attributes)?;
+        output.truncate(attributes.output_length as usize);
         Ok(TestRun {
             verdict: attributes.verdict,
             duration_ns: attributes.duration,
@@ -164,6 +166,9 @@ impl Program {
         })
     }
 }
+
+/// `XDP_PACKET_HEADROOM` of include/uapi/linux/bpf.h.
+const HEADROOM: usize = 256;
 
 impl From<OwnedFd> for Program {
     fn from(fd: OwnedFd) -> Self {

@@ -43,6 +43,7 @@ fn all_fields() {
         hop_limit: 3,
         fragment: Fragment::Whole,
         transport: Transport::tcp(0xabcd, 443, 0x12),
+        is_plain: true,
         length: 54,
     };
     assert_eq!(fields(&header.frame(&tcp(0xabcd, 443, 0x12))), expected);

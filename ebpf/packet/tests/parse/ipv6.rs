@@ -39,6 +39,7 @@ fn all_fields() {
         hop_limit: 255,
         fragment: Fragment::Whole,
         transport: Transport::icmpv6(135),
+        is_plain: true,
         length: 58,
     };
     assert_eq!(fields(&header.frame(&icmpv6(135))), expected);

@@ -23,11 +23,15 @@ use headgate_layout::{
     verdict::{Action, Count, Reason},
 };
 use headgate_packet::{
+    balance::Subject,
     failsafe::Claim,
     flows::HostFlows,
-    forward::{Passing, depart},
+    forward::{Departure, Next, Passing, Refusal, depart, open},
+    frame::HostFrame,
+    icmp,
     judge::{Cause, Environment, Verdict, judge},
     parse::Addresses,
+    report::report,
     tables::HostTables,
 };
 use serde_json::Value;
@@ -66,6 +70,7 @@ impl Compiled {
             name: "v0".to_owned(),
             ifindex: veth("v0", "v1"),
             kind: InterfaceKind::Other,
+            mtu: 1_500,
             master: None,
             lower: None,
             has_default_route: true,
@@ -102,15 +107,25 @@ impl Compiled {
             Cause::Reason(reason) if verdict.action == Action::Drop => return Err(reason),
             _ => {}
         }
-        let flows = || host.flows();
-        let passing = Passing {
-            backend: verdict.backend,
-            flow: verdict.flow,
-            length: verdict.length,
-            ifindex: ARRIVED.0,
-        };
-        let departure = depart(frame, &passing, &host.tables, flows)?;
+        let departure = host.depart(frame, &verdict);
+        let departure = departure.map_err(|refusal| refusal.reason)?;
         Ok(departure.map(|departure| departure.way.ifindex))
+    }
+
+    /// What the host tells the sender of `frame`, which must not be sent on.
+    pub(crate) fn told_by_host(&self, frame: &[u8]) -> Vec<u8> {
+        const FRONT: usize = 64;
+        let host = self.host();
+        let mut memory = vec![0; FRONT];
+        memory.extend(frame);
+        let verdict = judge(frame, &host);
+        let refusal = host.depart(&mut memory[FRONT..], &verdict);
+        let refusal = refusal.expect_err("it cannot be sent on");
+        let mut frame = HostFrame::new(&mut memory, FRONT);
+        let length = verdict.length;
+        let told = report(&mut frame, &host.tables, refusal, length, ARRIVED.0);
+        assert_eq!(told.expect("something is told").ifindex, ARRIVED.0);
+        frame.bytes().to_vec()
     }
 
     fn host(&self) -> Host<'_> {
@@ -227,6 +242,39 @@ impl Flows {
 struct Host<'a> {
     tables: HostTables<'a>,
     flows: &'a Option<Flows>,
+}
+
+impl Host<'_> {
+    fn depart(&self, frame: &mut [u8], verdict: &Verdict) -> Result<Option<Departure>, Refusal> {
+        let flows = || self.flows();
+        let passing = Passing {
+            backend: verdict.backend,
+            flow: verdict.flow,
+            length: verdict.length,
+            ifindex: ARRIVED.0,
+        };
+        match Subject::from_word(verdict.backend) {
+            Some(subject) => {
+                let departure = icmp::pass_on(frame, subject, &passing, &self.tables, flows);
+                departure.map_err(Refusal::from)
+            }
+            None => {
+                let next = match depart(frame, &passing, &self.tables, flows)? {
+                    Next::Opens => {
+                        let flow =
+                            open(frame, passing.backend, passing.ifindex, &self.tables, flows)?;
+                        let passing = Passing { flow, ..passing };
+                        depart(frame, &passing, &self.tables, flows)?
+                    }
+                    next => next,
+                };
+                Ok(match next {
+                    Next::Leaves(departure) => Some(departure),
+                    _ => None,
+                })
+            }
+        }
+    }
 }
 
 impl<'a> Environment for Host<'a> {

@@ -10,6 +10,7 @@ mod counting;
 mod facts;
 mod failsafe;
 mod mending;
+mod messages;
 mod monitoring;
 mod object;
 mod real_lists;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         facts::trials(),
         failsafe::trials(),
         mending::trials(),
+        messages::trials(),
         monitoring::trials(),
         object::trials(),
         real_lists::trials(),

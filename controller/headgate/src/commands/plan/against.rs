@@ -151,6 +151,7 @@ fn made_up(name: &str, number: u32) -> Interface {
         name: name.to_owned(),
         ifindex: Ifindex(number),
         kind: InterfaceKind::Other,
+        mtu: 1_500,
         master: None,
         lower: None,
         has_default_route: number == 1,
