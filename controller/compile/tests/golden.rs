@@ -252,6 +252,14 @@ fn render_service(service: &ServiceSummary, text: &mut String) -> std::fmt::Resu
             backends.join(", ")
         )?;
     }
+    if let Some(ranges) = &service.source_ranges {
+        writeln!(
+            text,
+            "  only from {}, else counter {}",
+            ranges.ranges.join(", "),
+            ranges.counter
+        )?;
+    }
     Ok(())
 }
 
@@ -316,4 +324,5 @@ goldens! {
     last_good
     services
     services_refused
+    source_ranges
 }

@@ -14,16 +14,19 @@ use super::{
     Compiler,
     fallback::Draft,
     finding,
-    summary::{FrontendSummary, ServiceSummary},
+    summary::{FrontendSummary, ServiceSummary, SourceRangesSummary},
 };
 use crate::{
     adopt::{self, Version},
+    classifier::Rule,
     counters::Counters,
     endpoints::Member,
     finding::{Finding, FindingReason, Severity},
     node::Interface,
     select::{self, Remark},
-    services::{Claim, Frontend, admits, claims, elsewhere, members, next_hop, protocol, referred},
+    services::{
+        Claim, Frontend, admits, claims, elsewhere, members, next_hop, protocol, referred, sources,
+    },
     snapshot::{BalancedService, Content, Uid},
 };
 
@@ -33,6 +36,8 @@ pub(super) struct Served<'a> {
     pub version: &'a Version,
     pub spec: &'a LoadBalancerServiceSpec,
     pub frontends: Vec<Frontend>,
+    /// What drops packets from outside of its source ranges.
+    pub refusal: Option<Rule>,
     pub interfaces: Vec<&'a Interface>,
 }
 
@@ -49,7 +54,7 @@ impl Served<'_> {
 }
 
 impl Compiler<'_> {
-    /// Leases a counter to each port of the services that concern the node. One whose address is not
+    /// Leases a counter to each port, and to the source ranges, of the services that concern the node. One whose address is not
     /// admitted or is taken falls back to its last good content. Of two that want one address, the one
     /// in effect has it, else the older, else the first by name.
     pub(super) fn fall_back_where_not_served(
@@ -77,7 +82,7 @@ impl Compiler<'_> {
                 self.fall_back(&uid, &version, remark, draft, good.map(|(good, _)| good));
             }
             let leased_for = |counters: &mut Counters, spec: &LoadBalancerServiceSpec| {
-                counters.of(&uid, spec.ports.iter().map(|port| &port.name))
+                counters.of(&uid, counted(spec).iter())
             };
             let mut indices = chosen.and_then(|(_, spec)| leased_for(counters, spec));
             if chosen.is_some() && indices.is_none() {
@@ -216,6 +221,9 @@ impl Compiler<'_> {
                 continue;
             };
             let spec = &service.spec;
+            let (of_ports, of_ranges) = counters.split_at(spec.ports.len());
+            let ranges = spec.source_ranges.iter().zip(of_ranges);
+            let refusal = ranges.map(|(ranges, counter)| sources::refusal(spec, ranges, *counter));
             let selection = select::interfaces(&spec.interfaces, AttachMode::Auto, self.node);
             let remarks = selection
                 .remarks
@@ -228,7 +236,8 @@ impl Compiler<'_> {
                 uid,
                 version,
                 spec,
-                frontends: self.frontends(&version.name.name, spec, counters),
+                frontends: self.frontends(&version.name.name, spec, of_ports),
+                refusal: refusal.last(),
                 interfaces: selection.interfaces,
             });
         }
@@ -386,6 +395,8 @@ impl Compiler<'_> {
                     backends: frontend.backends.clone(),
                 }
             });
+        let ranges = served.spec.source_ranges.as_ref();
+        let source_ranges = ranges.zip(served.refusal.as_ref());
         ServiceSummary {
             name: served.version.name.name.clone(),
             place: read.place.clone(),
@@ -394,6 +405,10 @@ impl Compiler<'_> {
             selected: true,
             interfaces: served.interfaces.iter().map(|i| i.name.clone()).collect(),
             frontends: frontends.collect(),
+            source_ranges: source_ranges.map(|(ranges, rule)| SourceRangesSummary {
+                ranges: ranges.clone(),
+                counter: rule.counter,
+            }),
         }
     }
 
@@ -417,10 +432,21 @@ impl Compiler<'_> {
                 selected: select::concerns(service.spec.node_selector.as_ref(), self.node),
                 interfaces: Vec::new(),
                 frontends: Vec::new(),
+                source_ranges: None,
             })
         });
         candidates.collect()
     }
+}
+
+/// Names of what counts: the ports, then the source ranges, which no port is called, for a port's name has
+/// no capital letter.
+fn counted(spec: &LoadBalancerServiceSpec) -> Vec<String> {
+    let ranges = spec.source_ranges.iter();
+    let ports = spec.ports.iter().map(|port| port.name.clone());
+    ports
+        .chain(ranges.map(|_| "sourceRanges".to_owned()))
+        .collect()
 }
 
 /// Who has which address.

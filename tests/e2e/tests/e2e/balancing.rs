@@ -13,12 +13,14 @@ use headgate_e2e_tests::{
     wait::wait_for,
 };
 use libtest_mimic::Trial;
+use serde_json::Value;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let on_lab = |name, test| on_node_with(name, &["ethtool"], test);
     vec![
         on_lab("flows_go_where_trace_says_and_are_answered_directly", flows),
         on_lab("a_backend_that_is_drained_gets_no_new_flow", drained),
+        on_lab("clients_outside_of_source_ranges_get_no_answer", limited),
         on_lab("connections_outlive_the_agent", killed),
         on_lab("a_next_hop_is_followed_when_it_moves", moved),
         on_lab("a_service_of_no_pool_is_refused_and_said", refused),
@@ -91,6 +93,45 @@ fn drained() {
         let mut stream = lab.connect(family).expect("a backend answers");
         assert_ne!(ask(&mut stream).expect("an answer"), 2);
     }
+}
+
+fn limited() {
+    let lab = served();
+    let both = [(0, 1), (1, 1), (2, 1)];
+    let forwardings = [lab.service(&both), lab.nat_service(&both)];
+    for (open, ends) in forwardings.into_iter().zip([true, false]) {
+        lab.node.apply("web.yaml", &open);
+        let mut held = [0, 1].map(|family| lab.connect(family).expect("a backend answers"));
+        // The client is 192.168.77.2 and fd77::2.
+        let limited = |ranges: &str| format!("{open}  sourceRanges: [{ranges}]\n");
+        lab.node
+            .apply("web.yaml", &limited("192.168.77.2/32, \"fd77::3/128\""));
+        assert!(lab.connect(0).is_ok());
+        assert!(lab.connect(1).is_err());
+        assert!(ask(&mut held[0]).is_ok());
+        assert_eq!(ask(&mut held[1]).is_err(), ends);
+        let outside = traced(&lab, "[fd77::2]:40000", 1);
+        assert_eq!(outside["backend"], Value::Null);
+        let why = outside["dropped"].as_str().expect("why");
+        assert!(why.contains("fd77::2 is outside of sourceRanges"), "{why}");
+        assert_eq!(
+            traced(&lab, "192.168.77.2:40000", 0)["dropped"],
+            Value::Null
+        );
+        let service = lab.node.headgate(&["lb", "get", "shop/web", "-o", "json"]);
+        let ranges = service.json()["sourceRanges"].clone();
+        assert_eq!(ranges["ranges"][0], "192.168.77.2/32");
+        assert!(ranges["packets"].as_u64() > Some(0), "{ranges}");
+        lab.node
+            .apply("web.yaml", &limited("192.168.77.0/24, \"fd77::/64\""));
+        assert!(lab.connect(0).is_ok() && lab.connect(1).is_ok());
+    }
+}
+
+fn traced(lab: &ServiceLab, client: &str, family: usize) -> Value {
+    let service = SocketAddr::new(VIRTUAL[family], PORT).to_string();
+    let asked = ["lb", "trace", client, &service, "-o", "json"];
+    lab.node.headgate(&asked).json()
 }
 
 fn killed() {

@@ -80,6 +80,13 @@ impl Names {
                 }
             }
         }
+        let report = self.report.iter();
+        for service in report.flat_map(|report| &report.services) {
+            if let Some(ranges) = &service.source_ranges {
+                let name = (service.name.clone(), "sourceRanges".to_owned());
+                self.rules.insert(ranges.counter, name);
+            }
+        }
         Ok(())
     }
 
