@@ -132,7 +132,15 @@ spec:
     /// # Errors
     /// Nobody answers.
     pub fn connect(&self, family: usize) -> std::io::Result<TcpStream> {
-        let to = SocketAddr::new(VIRTUAL[family], PORT);
+        self.connect_to(VIRTUAL[family])
+    }
+
+    /// A new connection to this address.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn connect_to(&self, address: IpAddr) -> std::io::Result<TcpStream> {
+        let to = SocketAddr::new(address, PORT);
         self.client.enter(|| {
             let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;

@@ -229,6 +229,7 @@ impl Compiler<'_> {
                 .remarks
                 .into_iter()
                 .chain(self.missing_endpoints(&version.name.name, spec))
+                .chain(self.crowded_ring(&version.name.name, spec))
                 .chain(self.unknown_next_hops(&version.name.name, spec))
                 .chain(self.unseen_replies(&version.name.name, spec, &selection.interfaces));
             findings.extend(remarks.map(|remark| finding(version, remark)));
@@ -285,6 +286,26 @@ impl Compiler<'_> {
         // A Deployment of no replicas is as somebody wants it.
         let reason = FindingReason::NoEndpoints;
         Some(remark(Severity::Warning, reason, &path, message))
+    }
+
+    /// A ring with fewer entries than there are endpoints; static backends are never so many.
+    fn crowded_ring(&self, name: &str, spec: &LoadBalancerServiceSpec) -> Option<Remark> {
+        referred(name, spec)?;
+        let most = |port| {
+            let members = members(name, spec, port, self.endpoints, &self.node.name);
+            let v4 = members.iter().filter(|m| m.address.is_ipv4()).count();
+            v4.max(members.len() - v4)
+        };
+        let most = spec.ports.iter().map(most).max()?;
+        let entries = spec.ring_size;
+        (most > entries as usize).then(|| Remark {
+            severity: Severity::Warning,
+            reason: FindingReason::Suspicious,
+            path: "spec.ringSize".to_owned(),
+            message: format!(
+                "{most} endpoints share {entries} entries, so some get no flow; write the next larger size, or use fewer endpoints"
+            ),
+        })
     }
 
     fn unknown_next_hops(&self, name: &str, spec: &LoadBalancerServiceSpec) -> Option<Remark> {

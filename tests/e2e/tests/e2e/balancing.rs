@@ -8,7 +8,7 @@ use std::{
 use headgate_e2e_tests::{
     node::SOON,
     paths::example,
-    services::{EXAMPLE, PORT, ServiceLab, VIRTUAL, ask},
+    services::{EXAMPLE, NAT_EXAMPLE, PORT, ServiceLab, VIRTUAL, ask},
     trials::on_node_with,
     wait::wait_for,
 };
@@ -96,11 +96,13 @@ fn drained() {
 }
 
 fn limited() {
-    let lab = served();
-    let both = [(0, 1), (1, 1), (2, 1)];
-    let forwardings = [lab.service(&both), lab.nat_service(&both)];
-    for (open, ends) in forwardings.into_iter().zip([true, false]) {
-        lab.node.apply("web.yaml", &open);
+    for (example, ends) in [(EXAMPLE, true), (NAT_EXAMPLE, false)] {
+        let lab = enforced(example);
+        let all = [(0, 1), (1, 1), (2, 1)];
+        let open = match example {
+            EXAMPLE => lab.service(&all),
+            _ => lab.nat_service(&all),
+        };
         let mut held = [0, 1].map(|family| lab.connect(family).expect("a backend answers"));
         // The client is 192.168.77.2 and fd77::2.
         let limited = |ranges: &str| format!("{open}  sourceRanges: [{ranges}]\n");
