@@ -20,7 +20,7 @@ pub(crate) fn check(resource: &Resource, warnings: &mut Vec<Problem>) {
         let address = addresses.find(|address| address.is_ipv4() == is_v4);
         match (address, ranges.iter().position(of_family)) {
             (Some(address), None) => warnings.push(remedy::problem(
-                &path,
+                path,
                 format!("no range is {family}, so no client may use {address}"),
                 format!("add one, such as {all} for all, or remove the address"),
             )),

@@ -46,7 +46,7 @@ pub struct ServiceLab {
     pub backends: Vec<BackendServer>,
     /// The load balancer's interface.
     pub balancer: End,
-    _switch: Namespace,
+    switch: Namespace,
 }
 
 /// A backend that has [`VIRTUAL`] itself.
@@ -79,7 +79,7 @@ impl ServiceLab {
                 .map(|number| BackendServer::join(&switch, number))
                 .collect(),
             balancer,
-            _switch: switch,
+            switch,
         };
         let [v4, v6] = VIRTUAL;
         lab.client
@@ -87,6 +87,18 @@ impl ServiceLab {
         lab.client
             .ip(&format!("-6 route add {v6} via {}", lab.balancer.v6));
         lab
+    }
+
+    /// Another load balancer beside the first, with a number from 3 to 9, and its interface; its agent is not
+    /// started.
+    #[must_use]
+    pub fn another_balancer(&self, number: u8) -> (Node, End) {
+        let name = format!("balancer{number}");
+        let namespace = Arc::new(Namespace::new(&name));
+        let end_of_it = end(number);
+        join(&self.switch, &name, &namespace, &end_of_it);
+        namespace.ip(&format!("route add default via {}", end(2).v4));
+        (Node::new(&namespace), end_of_it)
     }
 
     /// A service of both families with these backends, by number, and their weights.
@@ -140,12 +152,36 @@ spec:
     /// # Errors
     /// Nobody answers.
     pub fn connect_to(&self, address: IpAddr) -> std::io::Result<TcpStream> {
-        let to = SocketAddr::new(address, PORT);
-        self.client.enter(|| {
-            let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            Ok(stream)
-        })
+        connect_from(&self.client, address)
+    }
+
+    /// A client of the network 10.9.9.0/24, behind the lab's own, which becomes its router.
+    #[must_use]
+    pub fn client_behind_a_router(&self) -> Namespace {
+        let namespace = Namespace::new("behind");
+        let router = &self.client;
+        namespace.ip(&format!(
+            "link add eth0 type veth peer name behind netns {}",
+            router.path().display()
+        ));
+        for (member, interface, address) in [
+            (router, "behind", "10.9.9.1"),
+            (&namespace, "eth0", "10.9.9.2"),
+        ] {
+            member.ip(&format!("address add {address}/24 dev {interface}"));
+            member.ip(&format!("link set {interface} up"));
+        }
+        namespace.ip("route add default via 10.9.9.1");
+        run(router
+            .command("sysctl")
+            .args(["-qw", "net.ipv4.ip_forward=1"]));
+        for backend in &self.backends {
+            let v4 = end(2).v4;
+            backend
+                .namespace
+                .ip(&format!("route add 10.9.9.0/24 via {v4}"));
+        }
+        namespace
     }
 }
 
@@ -166,6 +202,19 @@ impl ServiceLab {
             Ok(answer[0])
         })
     }
+}
+
+/// A new connection to this address from this namespace.
+///
+/// # Errors
+/// Nobody answers.
+pub fn connect_from(client: &Namespace, address: IpAddr) -> std::io::Result<TcpStream> {
+    let to = SocketAddr::new(address, PORT);
+    client.enter(|| {
+        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    })
 }
 
 /// The number of the backend at the other end.

@@ -222,7 +222,7 @@ impl Compiler<'_> {
             };
             let spec = &service.spec;
             let (of_ports, of_ranges) = counters.split_at(spec.ports.len());
-            let ranges = spec.source_ranges.iter().zip(of_ranges);
+            let ranges = spec.source_ranges.as_ref().zip(of_ranges.first());
             let refusal = ranges.map(|(ranges, counter)| sources::refusal(spec, ranges, *counter));
             let selection = select::interfaces(&spec.interfaces, AttachMode::Auto, self.node);
             let remarks = selection
@@ -238,7 +238,7 @@ impl Compiler<'_> {
                 version,
                 spec,
                 frontends: self.frontends(&version.name.name, spec, of_ports),
-                refusal: refusal.last(),
+                refusal,
                 interfaces: selection.interfaces,
             });
         }

@@ -169,27 +169,27 @@ impl<'a> Planner<'a> {
             .get(name)
             .filter(|(_, owner)| *owner == asked.uid);
         let stays = stays.map(|(resource, _)| *resource);
-        let refused = |reason, message| refused(asked, stays, reason, message);
+        let refused = |reason, message: &str| refused(asked, stays, reason, message);
         if self.others.contains(name) {
             let message = format!(
                 "a LoadBalancerService {name} exists that is not this Service's; delete it, or rename one of the two"
             );
-            return refused("NameTaken", message);
+            return refused("NameTaken", &message);
         }
         let ranges = asked.source_ranges.as_ref().map_or(0, Vec::len);
         if ranges > MAX_SOURCE_RANGES {
             let message = format!(
                 "{ranges} loadBalancerSourceRanges are too many, the first {MAX_SOURCE_RANGES} alone can hold; sum them up in fewer"
             );
-            return refused("Unsupported", message);
+            return refused("Unsupported", &message);
         }
         let ports = match &asked.ports {
             Ok(ports) => ports.clone(),
-            Err(message) => return refused("Unsupported", message.clone()),
+            Err(message) => return refused("Unsupported", message),
         };
         let addresses = match self.addresses(name, asked) {
             Ok(addresses) => addresses,
-            Err(message) => return refused("NoAddress", message),
+            Err(message) => return refused("NoAddress", &message),
         };
         for address in &addresses {
             self.taken.insert(*address, name.to_owned());
@@ -313,7 +313,7 @@ fn refused(
     asked: &Asked,
     stays: Option<&Resource>,
     reason: &'static str,
-    message: String,
+    message: &str,
 ) -> (Option<Step>, Word) {
     let mut ranges = asked.source_ranges.clone();
     if let Some(ranges) = &mut ranges {
