@@ -39,6 +39,9 @@ struct Facts {
     /// Last byte of the next hop's MAC address, by backend.
     #[serde(default)]
     next_hops: BTreeMap<IpAddr, u8>,
+    /// Backends on the node itself.
+    #[serde(default)]
+    here: Vec<IpAddr>,
 }
 
 #[derive(Deserialize)]
@@ -91,6 +94,7 @@ impl Facts {
             failsafe: failsafe.collect(),
             addresses: self.addresses.into_iter().collect(),
             next_hops: self.next_hops.into_iter().map(next_hop).collect(),
+            here: self.here.into_iter().collect(),
             no_balancer: None,
         }
     }

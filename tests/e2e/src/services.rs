@@ -155,6 +155,38 @@ spec:
         connect_from(&self.client, address)
     }
 
+    /// Another backend: a container of the load balancer, which becomes its router, behind a bridge.
+    pub fn add_container(&mut self) {
+        let node = &self.node.namespace;
+        for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+            run(node.command("sysctl").args(["-qw", setting]));
+        }
+        node.ip("link add br0 type bridge");
+        node.ip("address add 10.88.0.1/24 dev br0");
+        node.ip("-6 address add fd88::1/64 dev br0 nodad");
+        node.ip("link set br0 up");
+        let namespace = Arc::new(Namespace::new("container"));
+        let peer = node.path().display().to_string();
+        namespace.ip(&format!(
+            "link add eth0 type veth peer name c0 netns {peer}"
+        ));
+        node.ip("link set c0 master br0 up");
+        let end = End {
+            interface: "eth0".to_owned(),
+            mac: [2, 0, 0, 2, 1, 2],
+            v4: Ipv4Addr::new(10, 88, 0, 2),
+            v6: Ipv6Addr::new(0xfd88, 0, 0, 0, 0, 0, 0, 2),
+        };
+        namespace.ip(&format!("address add {}/24 dev eth0", end.v4));
+        namespace.ip(&format!("-6 address add {}/64 dev eth0 nodad", end.v6));
+        namespace.ip("link set eth0 up");
+        namespace.ip("route add default via 10.88.0.1");
+        namespace.ip("-6 route add default via fd88::1");
+        let number = self.backends.len() as u8;
+        let container = BackendServer::serving(number, namespace, end, &[]);
+        self.backends.push(container);
+    }
+
     /// A client of the network 10.9.9.0/24, behind the lab's own, which becomes its router.
     #[must_use]
     pub fn client_behind_a_router(&self) -> Namespace {
@@ -242,9 +274,15 @@ impl BackendServer {
                 .command("sysctl")
                 .args(["-qw", &format!("net.ipv4.conf.all.{setting}")]));
         }
-        let own = [IpAddr::V4(end.v4), IpAddr::V6(end.v6)];
         let places = VIRTUAL.map(|address| (address, PORT));
-        for place in places.into_iter().chain(own.map(|a| (a, TARGET_PORT))) {
+        Self::serving(number, namespace, end, &places)
+    }
+
+    /// Serves at these places, and at its own addresses.
+    fn serving(number: u8, namespace: Arc<Namespace>, end: End, places: &[(IpAddr, u16)]) -> Self {
+        let own = [IpAddr::V4(end.v4), IpAddr::V6(end.v6)];
+        let places = places.iter().copied();
+        for place in places.chain(own.map(|a| (a, TARGET_PORT))) {
             let listener = namespace.enter(|| TcpListener::bind(place));
             let listener = listener.expect("the address is its own");
             thread::spawn(move || serve(&listener, number));

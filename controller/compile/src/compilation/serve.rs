@@ -44,7 +44,11 @@ pub(super) struct Served<'a> {
 impl Served<'_> {
     /// Whether some of its backends may run on this node, and answer by the stack.
     pub(super) fn needs_egress(&self) -> bool {
-        self.spec.backends.service_ref.is_some()
+        let members = self
+            .frontends
+            .iter()
+            .flat_map(|frontend| &frontend.backends);
+        self.spec.backends.service_ref.is_some() || members.into_iter().any(|member| member.here)
     }
 
     /// Whether packets for it go through Nat.
@@ -309,7 +313,7 @@ impl Compiler<'_> {
     }
 
     fn unknown_next_hops(&self, name: &str, spec: &LoadBalancerServiceSpec) -> Option<Remark> {
-        let backends = elsewhere(name, spec, self.endpoints, &self.node.name).into_iter();
+        let backends = self.elsewhere(name, spec).into_iter();
         let unknown: Vec<IpAddr> = backends
             .filter(|address| next_hop(spec.forwarding, *address, &self.node.next_hops).is_none())
             .collect();
@@ -338,7 +342,7 @@ impl Compiler<'_> {
         if spec.forwarding != Forwarding::Nat || interfaces.is_empty() {
             return None;
         }
-        let backends = elsewhere(name, spec, self.endpoints, &self.node.name).into_iter();
+        let backends = self.elsewhere(name, spec).into_iter();
         let hops =
             backends.filter_map(|address| Some((address, self.node.next_hops.get(&address)?)));
         let mut unseen =
@@ -360,6 +364,19 @@ impl Compiler<'_> {
         })
     }
 
+    /// Whether the node's stack can take the backend's packets, and get its answers back.
+    fn is_here(&self, spec: &LoadBalancerServiceSpec, address: IpAddr) -> bool {
+        spec.forwarding == Forwarding::Nat && self.node.here.contains(&address)
+    }
+
+    /// Addresses of a service's backends that the programs have to find a way to.
+    fn elsewhere(&self, name: &str, spec: &LoadBalancerServiceSpec) -> BTreeSet<IpAddr> {
+        let backends = elsewhere(name, spec, self.endpoints, &self.node.name).into_iter();
+        backends
+            .filter(|address| !self.is_here(spec, *address))
+            .collect()
+    }
+
     /// Address by address, each with all ports.
     fn frontends(
         &self,
@@ -378,7 +395,12 @@ impl Compiler<'_> {
         for address in spec.parsed_addresses() {
             for (port, counter, members) in &ports {
                 let of_family = |member: &&Member| member.address.is_ipv4() == address.is_ipv4();
-                let mut backends: Vec<_> = members.iter().filter(of_family).copied().collect();
+                let here = |member: &Member| member.here || self.is_here(spec, member.address);
+                let backends = members.iter().filter(of_family).map(|member| Member {
+                    here: here(member),
+                    ..*member
+                });
+                let mut backends: Vec<_> = backends.collect();
                 // Their order in the list must not matter to flows.
                 backends.sort();
                 frontends.push(Frontend {

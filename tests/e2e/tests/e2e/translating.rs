@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         on_lab("nat_list_shows_who_is_connected_to_whom", connections),
         on_lab("tenants_have_addresses_of_their_own", tenants),
+        on_lab("a_container_of_the_node_is_a_backend", container),
         on_lab("datagrams_are_answered_through_nat", datagrams),
         on_lab("nat_connections_outlive_agents_and_changes", held),
     ]
@@ -113,6 +114,40 @@ fn tenants() {
         said.output.contains(why)
     });
     assert_eq!(answering(VIRTUAL[0]), BTreeSet::from([0, 1]));
+}
+
+fn container() {
+    let mut lab = ServiceLab::new(1);
+    lab.add_container();
+    let pool = example("services/nat.yaml");
+    let (pool, _) = pool.split_once("\n---\n").expect("two documents");
+    lab.node.write("pool.yaml", pool);
+    lab.node
+        .write("web.yaml", &lab.nat_service(&[(0, 1), (1, 1)]));
+    lab.node.start();
+    let state = || {
+        let service = lab.node.headgate(&["lb", "get", "shop/web", "-o", "json"]);
+        service.json()["state"].clone()
+    };
+    wait_for(SOON, "the service is enforced", || state() == "Enforced");
+    let mut held = Vec::new();
+    for family in [0, 1] {
+        let streams = (0..20).map(|_| lab.connect(family).expect("a backend answers"));
+        let mut streams: Vec<_> = streams.collect();
+        let numbers = streams.iter_mut().map(|s| ask(s).expect("an answer"));
+        assert_eq!(numbers.collect::<BTreeSet<u8>>(), BTreeSet::from([0, 1]));
+        let datagrams = (0..20).map(|_| lab.ask_by_udp(family).expect("an answer"));
+        assert_eq!(datagrams.collect::<BTreeSet<u8>>(), BTreeSet::from([0, 1]));
+        held.extend(streams);
+    }
+    // It sees who asks.
+    let flows = listed(&lab, &["--backend", &lab.backends[1].end.v4.to_string()]);
+    assert!(flows.iter().all(|flow| flow["local"] == flow["client"]));
+    assert!(!flows.is_empty());
+    lab.backends[1].namespace.ip("link del eth0");
+    wait_for(SOON, "a bridge without ports leads nowhere", || {
+        state() == "Pending"
+    });
 }
 
 fn datagrams() {

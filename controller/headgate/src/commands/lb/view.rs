@@ -120,7 +120,7 @@ pub(super) fn read(place: &InstanceArguments) -> Result<Vec<ServiceView>, CliErr
     };
     let backends = frontends().flat_map(|frontend| &frontend.backends);
     let elsewhere = backends.filter(|backend| !backend.here);
-    let ways = ways::look(&elsewhere.map(|backend| backend.address).collect())?;
+    let (ways, _) = ways::look(&elsewhere.map(|backend| backend.address).collect())?;
     let enforcements = enforcement::of(&live.reading);
     let backend = |member: &Member| {
         let hop: Option<&NextHop> = ways.get(&member.address).filter(|_| !member.here);
