@@ -16,7 +16,7 @@ fn pool() -> Value {
         "apiVersion": "headgate.dev/v1alpha1",
         "kind": "AddressPool",
         "metadata": {"name": "all"},
-        "spec": {"cidrs": ["192.0.2.0/24", "2001:db8::/64"]},
+        "spec": {"cidrs": ["192.0.2.0/24", "198.18.0.0/15", "2001:db8::/64"]},
     })
 }
 
@@ -115,4 +115,27 @@ fn a_ring_smaller_than_its_endpoints_is_said() {
             .starts_with("4094 endpoints share 4093 entries"),
         "{finding}"
     );
+}
+
+/// Ten clients that no other service has, for each of a thousand services.
+#[test]
+fn a_thousand_services_have_source_ranges_of_their_own() {
+    let services = (0..1_000_u32).map(|number| {
+        let client = |nth: u32| Ipv4Addr::from_bits(0x0a00_0000 | ((number * 10 + nth) * 2));
+        let ranges = (0..10).map(|nth| format!("{}/32", client(nth)));
+        let mut service = service(&format!("s{number}"), 8);
+        service["spec"]["addresses"] = json!([Ipv4Addr::from_bits(0xc612_0000 | number)]);
+        service["spec"]["sourceRanges"] = ranges.collect();
+        service
+    });
+    let objects: Vec<Value> = [pool()].into_iter().chain(services).collect();
+    let snapshot = with_endpoints(&objects, 2);
+    let enforced = Agent::new(plain_node()).run(&snapshot);
+    enforced.assert_no_findings();
+    let [tables] = enforced.compilation.tables.as_slice() else {
+        panic!("one interface");
+    };
+    println!("{} bytes of crossings", tables.crossings);
+    assert_eq!(tables.rules, 1_000);
+    assert!(tables.crossings < 4 << 20, "half of what is allowed");
 }
