@@ -16,6 +16,8 @@ use headgate_e2e_tests::{
 use libtest_mimic::Trial;
 use serde_json::Value;
 
+use crate::monitor::Monitor;
+
 pub(crate) fn trials() -> Vec<Trial> {
     let on_lab = |name, test| on_node_with(name, &["ethtool"], test);
     vec![
@@ -118,6 +120,19 @@ fn limited() {
         assert!(lab.connect(1).is_err());
         assert!(ask(&mut held[0]).is_ok());
         assert_eq!(ask(&mut held[1]).is_err(), ends);
+        let by_ranges = ["--rule", "shop/web/sourceRanges"];
+        let monitor = Monitor::start(&lab.node, &by_ranges);
+        let told = monitor.wait_for(
+            || drop(lab.connect(1)),
+            |monitor| {
+                let lines = monitor.said("stdout");
+                lines.lines().next().map(str::to_owned)
+            },
+        );
+        assert!(
+            told.contains("Drop shop/web/sourceRanges [fd77::2]:"),
+            "{told}"
+        );
         let outside = traced(&lab, "[fd77::2]:40000", 1);
         assert_eq!(outside["backend"], Value::Null);
         let why = outside["dropped"].as_str().expect("why");
