@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     API_VERSION, AddressPool, CidrGroup, LoadBalancerService, XdpPolicy, host_bits, metadata,
-    path::Path, remedy, rules::Compiler, structural::Node, validation,
+    path::Path, remedy, rules::Compiler, source_ranges, structural::Node, validation,
 };
 
 /// The namespace of an object that gives none, as for kubectl.
@@ -166,6 +166,7 @@ pub fn check(value: &Value) -> Result<Checked, Vec<Problem>> {
         return Err(shortened(validation::problems(report)));
     }
     host_bits::check(&resource, &mut warnings);
+    source_ranges::check(&resource, &mut warnings);
     Ok(Checked { resource, warnings })
 }
 

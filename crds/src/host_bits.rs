@@ -8,7 +8,10 @@ pub(crate) fn check(resource: &Resource, warnings: &mut Vec<Problem>) {
     let spec = Path::ROOT.field("spec");
     match resource {
         Resource::AddressPool(pool) => list(&spec.field("cidrs"), &pool.spec.cidrs, warnings),
-        Resource::LoadBalancerService(_) => {}
+        Resource::LoadBalancerService(service) => {
+            let ranges = service.spec.source_ranges.as_deref().unwrap_or_default();
+            list(&spec.field("sourceRanges"), ranges, warnings);
+        }
         Resource::CidrGroup(group) => list(&spec.field("cidrs"), &group.spec.cidrs, warnings),
         Resource::XdpPolicy(policy) => {
             let rules = spec.field("rules");

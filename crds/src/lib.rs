@@ -18,6 +18,7 @@ mod reference;
 mod remedy;
 mod rules;
 mod schema;
+mod source_ranges;
 mod structural;
 mod validation;
 
@@ -48,8 +49,9 @@ pub use crd::{all, files, to_yaml};
 pub use endpoint::{CidrGroupReference, Endpoint};
 pub use ipnet::IpNet;
 pub use load_balancer_service::{
-    Backends, Forwarding, LoadBalancerService, LoadBalancerServiceSpec, MAX_BACKENDS, ServicePort,
-    ServiceProtocol, ServiceReference, StaticBackend, TrafficPolicy,
+    Backends, Forwarding, LoadBalancerService, LoadBalancerServiceSpec, MAX_BACKENDS,
+    MAX_SOURCE_RANGES, ServicePort, ServiceProtocol, ServiceReference, StaticBackend,
+    TrafficPolicy,
 };
 pub use node_datapath::{
     InterfaceDatapath, NodeDatapath, NodeDatapathStatus, NodeFacts, ResourceException,

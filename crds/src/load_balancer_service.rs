@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DEFAULT_ROUTE, address,
     backends::{are_different, are_usable},
+    cidr,
     schema::crd_object,
     selector::LabelSelector,
     status::ResourceStatus,
@@ -17,6 +18,9 @@ use crate::{
 
 /// Backends of one service at most.
 pub const MAX_BACKENDS: usize = 512;
+
+/// Ranges in one service's sourceRanges at most.
+pub const MAX_SOURCE_RANGES: usize = 1024;
 
 /// What a LoadBalancerService says.
 #[derive(CustomResource, KubeSchema, Validate, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -122,6 +126,15 @@ pub struct LoadBalancerServiceSpec {
     /// Where packets go.
     #[garde(custom(are_usable(&self.addresses)))]
     pub backends: Backends,
+
+    /// Clients that may use the service, in CIDR form, IPv4 and IPv6 mixed as you like, at most 1,024.
+    /// What comes from elsewhere is dropped and counted, whatever policies say. Absent means any; once
+    /// there is one, clients of a family without a range are all outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), extend("items" = cidr::schema()))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[garde(skip)]
+    pub source_ranges: Option<Vec<String>>,
 
     /// How packets get there. Nat puts the backend's address and port in the place of the service's,
     /// and an address and port of the node in the place of the client's: backends need nothing but to

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{good, group, policy, protocol, rule};
+use common::{good, group, policy, protocol, rule, service};
 use headgate_crds::{
     Action, AttachMode, Protocol, Resource, TcpFlag, XdpPolicy, check, parse_cidr,
 };
@@ -95,6 +95,41 @@ fn cidrs_stay_as_written_with_a_warning() {
     };
     assert_eq!(group.spec.cidrs[3], "2001:db8::1/32");
     assert_eq!(group.metadata.labels.map(|l| l.len()), Some(1));
+}
+
+#[test]
+fn source_ranges_that_hardly_mean_what_they_say_get_a_warning() {
+    let warnings = |addresses: Value, ranges: Value| -> Vec<String> {
+        let mut object = service();
+        object["spec"]["addresses"] = addresses;
+        object["spec"]["backends"]["static"] =
+            json!([{"address": "10.0.0.1"}, {"address": "fd00::1"}]);
+        object["spec"]["sourceRanges"] = ranges;
+        let warnings = good(&object).warnings;
+        warnings.iter().map(ToString::to_string).collect()
+    };
+    let both = json!(["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(
+        warnings(both.clone(), json!(["10.0.0.1/8", "::/0"])),
+        [
+            "spec.sourceRanges[0]: 10.0.0.1/8 has bits set beyond its prefix length and means 10.0.0.0/8; \
+             write 10.0.0.0/8"
+        ]
+    );
+    assert_eq!(
+        warnings(both, json!(["10.0.0.0/8"])),
+        [
+            "spec.sourceRanges: no range is IPv6, so no client may use 2001:db8::1; \
+             add one, such as ::/0 for all, or remove the address"
+        ]
+    );
+    assert_eq!(
+        warnings(json!(["192.0.2.1"]), json!(["10.0.0.0/8", "fd00::/8"])),
+        [
+            "spec.sourceRanges[1]: fd00::/8 admits nobody: no address is IPv6; \
+             remove it, or add an address of its family"
+        ]
+    );
 }
 
 #[test]

@@ -46,6 +46,7 @@ pub fn read(
         addresses,
         no_balancer: why_no_balancer(),
         next_hops: BTreeMap::new(),
+        here: BTreeSet::new(),
     })
 }
 

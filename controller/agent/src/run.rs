@@ -299,6 +299,7 @@ impl Agent {
         );
         self.ways.follow(&backends)?;
         facts.next_hops.clone_from(&self.ways.next_hops);
+        facts.here.clone_from(&self.ways.here);
         Ok(Some(facts))
     }
 }

@@ -218,7 +218,18 @@ fn of_services(
         ["service_packets", "service_bytes"],
         help,
         to,
-    )
+    )?;
+    let limited = report.services.iter().filter_map(|service| {
+        let ranges = service.source_ranges.as_ref()?;
+        Some((vec![("service", service.name.as_str())], ranges.counter))
+    });
+    let limited: Vec<_> = limited.collect();
+    let help = [
+        "Packets dropped because they came from outside of the service's sourceRanges.",
+        "Bytes of packets dropped because they came from outside of the service's sourceRanges.",
+    ];
+    let names = ["service_outside_packets", "service_outside_bytes"];
+    counted(kernel, &limited, names, help, to)
 }
 
 /// Packets and bytes of these counters, under two names; nothing where the kernel does not tell.

@@ -9,7 +9,7 @@ use std::{
 
 use headgate_compile::node::NextHop;
 use headgate_datapath::kernel::KernelError;
-use headgate_kernel::next_hops::{self, Neighbour, Probing, next_hops};
+use headgate_kernel::next_hops::{self, Neighbour, Probing};
 
 /// What neighbours get to answer before an agent that has just started takes them for silent: what they
 /// were to the agent before is not known.
@@ -20,22 +20,25 @@ const ANSWERS: u32 = 10;
 #[derive(Debug, Default)]
 pub(crate) struct Ways {
     pub(crate) next_hops: BTreeMap<IpAddr, NextHop>,
+    pub(crate) here: BTreeSet<IpAddr>,
     /// The addresses themselves, or the gateways to them.
     pub(crate) neighbours: BTreeMap<IpAddr, Neighbour>,
     is_known: bool,
 }
 
-/// The ways to `addresses` as they are; nobody is asked.
+/// The ways to `addresses` as they are, and those of them that are of this very node; nobody is asked.
 ///
 /// # Errors
 /// The kernel tells nothing of interfaces or neighbours.
-pub fn look(addresses: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, NextHop>, KernelError> {
-    let ways = next_hops(addresses, Probing::LookOnly)?;
-    let known = ways
-        .into_iter()
-        .filter_map(|(address, way)| Some((address, known(&way)?)));
-    Ok(known.collect())
+pub fn look(addresses: &BTreeSet<IpAddr>) -> Result<Looked, KernelError> {
+    let ways = next_hops::ways(addresses, Probing::LookOnly)?;
+    let hops = ways.hops.into_iter();
+    let known = hops.filter_map(|(address, way)| Some((address, known(&way)?)));
+    Ok((known.collect(), ways.here))
 }
+
+/// Next hops, and the addresses of this node's containers and virtual machines.
+pub type Looked = (BTreeMap<IpAddr, NextHop>, BTreeSet<IpAddr>);
 
 impl Ways {
     /// Reads the ways to `addresses`, and has the kernel ask whom it has not heard of lately. A neighbour
@@ -44,14 +47,14 @@ impl Ways {
     /// # Errors
     /// As for [`look`].
     pub(crate) fn follow(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
-        let mut ways = next_hops(addresses, Probing::Ask)?;
+        let mut ways = next_hops::ways(addresses, Probing::Ask)?;
         let is_unknown = |way: &next_hops::NextHop| way.destination == Neighbour::Unknown;
         for _ in 0..ANSWERS {
-            if self.is_known || !ways.values().any(is_unknown) {
+            if self.is_known || !ways.hops.values().any(is_unknown) {
                 break;
             }
             thread::sleep(ANSWER);
-            ways = next_hops(addresses, Probing::LookOnly)?;
+            ways = next_hops::ways(addresses, Probing::LookOnly)?;
         }
         self.is_known |= !addresses.is_empty();
         let hop = |(address, way): (&IpAddr, &next_hops::NextHop)| {
@@ -59,9 +62,11 @@ impl Ways {
             let stays = former.filter(|hop| is_unknown(way) && hop.ifindex == way.ifindex);
             Some((*address, known(way).or(stays.copied())?))
         };
-        let hops = ways.iter().filter_map(hop).collect();
+        let hops = ways.hops.iter().filter_map(hop).collect();
         self.next_hops = hops;
+        self.here = ways.here;
         self.neighbours = ways
+            .hops
             .values()
             .map(|way| (way.neighbour, way.destination))
             .collect();

@@ -27,7 +27,9 @@ use crate::{
 };
 
 use attempt::Attempt;
-pub use summary::{FrontendSummary, PolicySummary, RuleSummary, ServiceSummary, TablesSummary};
+pub use summary::{
+    FrontendSummary, PolicySummary, RuleSummary, ServiceSummary, SourceRangesSummary, TablesSummary,
+};
 
 /// What came out.
 #[derive(Clone, Debug)]

@@ -77,4 +77,6 @@ pub struct NodeFacts {
     pub no_balancer: Option<String>,
     /// Ways to backends, as far as they are known.
     pub next_hops: BTreeMap<IpAddr, NextHop>,
+    /// Backends on the node itself, to which its stack knows the way: its containers and virtual machines.
+    pub here: BTreeSet<IpAddr>,
 }

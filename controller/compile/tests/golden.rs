@@ -39,6 +39,9 @@ struct Facts {
     /// Last byte of the next hop's MAC address, by backend.
     #[serde(default)]
     next_hops: BTreeMap<IpAddr, u8>,
+    /// Backends on the node itself.
+    #[serde(default)]
+    here: Vec<IpAddr>,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +95,7 @@ impl Facts {
             failsafe: failsafe.collect(),
             addresses: self.addresses.into_iter().collect(),
             next_hops: self.next_hops.into_iter().map(next_hop).collect(),
+            here: self.here.into_iter().collect(),
             no_balancer: None,
         }
     }
@@ -253,6 +257,14 @@ fn render_service(service: &ServiceSummary, text: &mut String) -> std::fmt::Resu
             backends.join(", ")
         )?;
     }
+    if let Some(ranges) = &service.source_ranges {
+        writeln!(
+            text,
+            "  only from {}, else counter {}",
+            ranges.ranges.join(", "),
+            ranges.counter
+        )?;
+    }
     Ok(())
 }
 
@@ -317,4 +329,5 @@ goldens! {
     last_good
     services
     services_refused
+    source_ranges
 }

@@ -10,7 +10,7 @@ use headgate_datapath::{kernel::KernelError, state::Ifindex};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{InfoKind, LinkAttribute, LinkInfo},
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
     },
@@ -21,6 +21,16 @@ use crate::{
     error::Asked,
     netlink::{Conversation, dump, links},
 };
+
+/// Ways to addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// The way to each that has one by a device that takes frames from XDP.
+    pub hops: BTreeMap<IpAddr, NextHop>,
+    /// Those of this very node: on the network of a bridge whose ports are all virtual, as containers and
+    /// virtual machines are.
+    pub here: BTreeSet<IpAddr>,
+}
 
 /// The way to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,28 +76,30 @@ pub enum Probing {
 /// (`gc_thresh3`, 1,024 if nobody has set it).
 const MOST_ASKED: usize = 256;
 
-/// Reads the way to each of `addresses` that has one by a device that takes frames from XDP. An address of
-/// this node has no way, and neither has one for which the kernel does not answer well: it is asked again
+/// Reads the way to each of `addresses` that has one. An address of
+/// an interface of this node has no way, and neither has one for which the kernel does not answer well: it is asked again
 /// the next time.
 ///
 /// # Errors
 /// Where the kernel tells nothing of its interfaces or neighbours.
-pub fn next_hops(
-    addresses: &BTreeSet<IpAddr>,
-    probing: Probing,
-) -> Result<BTreeMap<IpAddr, NextHop>, KernelError> {
+pub fn ways(addresses: &BTreeSet<IpAddr>, probing: Probing) -> Result<Ways, KernelError> {
+    let mut found = Ways::default();
     if addresses.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok(found);
     }
-    let interfaces = interfaces()?;
+    let links = links()?;
+    let interfaces = interfaces(&links);
+    let bridges = virtual_bridges(&links);
     let neighbours = neighbours()?;
     let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
     let mut asked = BTreeSet::new();
-    let mut found = BTreeMap::new();
     for address in addresses {
         let Some(route) = route(&mut conversation, *address) else {
             continue;
         };
+        if bridges.contains(&route.ifindex) && route.neighbour == *address {
+            found.here.insert(*address);
+        }
         let Some(interface) = interfaces.get(&route.ifindex) else {
             continue;
         };
@@ -108,7 +120,7 @@ pub fn next_hops(
             destination,
             local: route.local,
         };
-        found.insert(*address, hop);
+        found.hops.insert(*address, hop);
     }
     Ok(found)
 }
@@ -122,24 +134,18 @@ struct Interface {
 
 /// Interfaces with a MAC address whose drivers take frames from XDP, as far as their kind tells: no bridge,
 /// VLAN or tunnel does (`ndo_xdp_xmit`).
-fn interfaces() -> Result<BTreeMap<Ifindex, Interface>, KernelError> {
-    let described = links()?.into_iter().filter_map(|link| {
+fn interfaces(links: &[LinkMessage]) -> BTreeMap<Ifindex, Interface> {
+    let described = links.iter().filter_map(|link| {
         let mut address = None;
         let mut mtu = 0;
-        let mut kind = None;
         for attribute in &link.attributes {
             match attribute {
                 LinkAttribute::Address(bytes) => address = bytes.as_slice().try_into().ok(),
                 LinkAttribute::Mtu(bytes) => mtu = *bytes,
-                LinkAttribute::LinkInfo(infos) => {
-                    kind = infos.iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind),
-                        _ => None,
-                    });
-                }
                 _ => {}
             }
         }
+        let kind = kind_of(link);
         let transmits = matches!(
             kind,
             None | Some(InfoKind::Veth | InfoKind::Bond | InfoKind::Tun)
@@ -151,7 +157,40 @@ fn interfaces() -> Result<BTreeMap<Ifindex, Interface>, KernelError> {
         };
         Some((Ifindex(link.header.index), interface))
     });
-    Ok(described.collect())
+    described.collect()
+}
+
+/// Bridges that have ports, none of which leads out of the node.
+fn virtual_bridges(links: &[LinkMessage]) -> BTreeSet<Ifindex> {
+    let ports = links.iter().filter_map(|link| {
+        let mut attributes = link.attributes.iter();
+        let bridge = attributes.find_map(|attribute| match attribute {
+            LinkAttribute::Controller(index) => Some(Ifindex(*index)),
+            _ => None,
+        });
+        let is_virtual = matches!(kind_of(link), Some(InfoKind::Veth | InfoKind::Tun));
+        Some((bridge?, is_virtual))
+    });
+    let (inside, outside): (Vec<_>, Vec<_>) = ports.partition(|(_, is_virtual)| *is_virtual);
+    let leads_out = |bridge: &Ifindex| outside.iter().any(|(other, _)| other == bridge);
+    let is_bridge = |link: &&LinkMessage| kind_of(link) == Some(&InfoKind::Bridge);
+    let bridges = links.iter().filter(is_bridge);
+    bridges
+        .map(|link| Ifindex(link.header.index))
+        .filter(|bridge| inside.iter().any(|(of, _)| of == bridge) && !leads_out(bridge))
+        .collect()
+}
+
+fn kind_of(link: &LinkMessage) -> Option<&InfoKind> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
+                LinkInfo::Kind(kind) => Some(kind),
+                _ => None,
+            }),
+            _ => None,
+        })
 }
 
 /// Neighbours by interface and address, and whether each answered lately or need not.

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use headgate_compile::snapshot::Content;
-use headgate_crds::{Kind, NodeCounts, ServicePort, ServiceProtocol, TrafficPolicy, check};
+use headgate_crds::{
+    Kind, MAX_SOURCE_RANGES, NodeCounts, ServicePort, ServiceProtocol, TrafficPolicy, check,
+};
 use headgate_operator::{
     fleet::{Fleet, Node, Resource, Told},
     services::{Asked, Given, Plan, Step, plan},
@@ -95,7 +97,7 @@ impl Scene {
                 target_port: None,
             }]),
             traffic_policy: TrafficPolicy::Cluster,
-            has_source_ranges: false,
+            source_ranges: None,
             told: [].into(),
             said: None,
         };
@@ -257,7 +259,7 @@ fn what_cannot_be_done_takes_nothing_away() {
     let served = Asked::clone(&scene.fleet.services["shop/web"]);
     scene.ask("web", |asked| {
         *asked = served;
-        asked.has_source_ranges = true;
+        asked.ports = Err("SCTP is not balanced".to_owned());
     });
     let plan = scene.turn();
     assert!(plan.steps.is_empty(), "{plan:?}");
@@ -265,6 +267,84 @@ fn what_cannot_be_done_takes_nothing_away() {
     assert_eq!(word.reason, "Unsupported");
     assert!(word.addresses.contains("192.0.2.2"), "it is still served");
     assert!(word.message.contains("stays in effect"), "{}", word.message);
+}
+
+fn ranges_applied(plan: &Plan, name: &str) -> Option<Vec<String>> {
+    match plan.steps.get(name) {
+        Some(Step::Apply(spec)) => spec.source_ranges.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The Service with these ranges, served as it was before.
+fn limited(scene: &mut Scene, ranges: &[&str], change: impl FnOnce(&mut Asked)) {
+    let served = Asked::clone(&scene.fleet.services["shop/web"]);
+    scene.ask("web", |asked| {
+        *asked = served;
+        asked.source_ranges = Some(ranges.iter().map(|&range| range.to_owned()).collect());
+        change(asked);
+    });
+}
+
+fn served() -> Scene {
+    let mut scene = Scene::new().with_pool("a", &["192.0.2.0/24"]);
+    scene.ask("web", |_| {});
+    scene.turn();
+    scene.serve();
+    scene.turn();
+    scene
+}
+
+#[test]
+fn source_ranges_hold_at_once_and_the_address_stays_told() {
+    let mut scene = served();
+    limited(&mut scene, &["198.51.100.0/24", "2001:db8::/32"], |_| {});
+    let plan = scene.turn();
+    let ranges = ["198.51.100.0/24", "2001:db8::/32"].map(str::to_owned);
+    assert_eq!(ranges_applied(&plan, "shop/web"), Some(ranges.into()));
+    assert!(plan.words["shop/web"].addresses.contains("192.0.2.2"));
+    scene.serve();
+    assert_eq!(scene.turn().words["shop/web"].reason, "Served");
+    // And go again.
+    let asked = Asked::clone(&scene.fleet.services["shop/web"]);
+    scene.ask("web", |open| {
+        *open = asked;
+        open.source_ranges = None;
+    });
+    assert_eq!(ranges_applied(&scene.turn(), "shop/web"), None);
+}
+
+#[test]
+fn source_ranges_hold_whatever_else_is_wrong() {
+    let mut scene = served();
+    limited(&mut scene, &["198.51.100.0/24"], |asked| {
+        asked.ports = Err("SCTP is not balanced".to_owned());
+    });
+    let plan = scene.turn();
+    let ranges = vec!["198.51.100.0/24".to_owned()];
+    assert_eq!(ranges_applied(&plan, "shop/web"), Some(ranges));
+    assert_eq!(applied(&plan, "shop/web"), ["192.0.2.2"]);
+    let word = &plan.words["shop/web"];
+    assert_eq!(word.reason, "Unsupported");
+    assert!(word.message.ends_with("but for the source ranges"));
+    assert_eq!(scene.turn(), Plan::default(), "nothing is done twice");
+}
+
+#[test]
+fn of_too_many_source_ranges_the_first_hold() {
+    let many: Vec<String> = (0..=MAX_SOURCE_RANGES)
+        .map(|number| format!("10.{}.{}.0/24", number / 256, number % 256))
+        .collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let mut scene = served();
+    limited(&mut scene, &many, |_| {});
+    let plan = scene.turn();
+    let ranges = ranges_applied(&plan, "shop/web").expect("some");
+    assert_eq!(ranges, many[..MAX_SOURCE_RANGES]);
+    let word = &plan.words["shop/web"];
+    assert_eq!(word.reason, "Unsupported");
+    assert!(word.message.contains("1025"), "{}", word.message);
+    assert_eq!(scene.turn(), Plan::default());
 }
 
 #[test]

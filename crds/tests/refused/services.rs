@@ -240,6 +240,44 @@ fn forwarding_and_ring() {
 }
 
 #[test]
+fn source_ranges() {
+    let ranges = |list: Value| {
+        let mut object = service();
+        object["spec"]["sourceRanges"] = list;
+        object
+    };
+    let many: Value = (0..1025)
+        .map(|n| json!(format!("10.{}.{}.0/24", n / 256, n % 256)))
+        .collect();
+    assert_each(vec![
+        (
+            ranges(json!([])),
+            "spec.sourceRanges",
+            "is an empty list",
+            "at least one",
+        ),
+        (
+            ranges(json!(["10.0.0.0/8", "192.0.2.1"])),
+            "spec.sourceRanges[1]",
+            "is no CIDR",
+            "/32",
+        ),
+        (
+            ranges(json!(["010.0.0.0/8"])),
+            "spec.sourceRanges[0]",
+            "is no CIDR",
+            "without leading zeros",
+        ),
+        (
+            ranges(many),
+            "spec.sourceRanges",
+            "at most 1024",
+            "keep at most 1024",
+        ),
+    ]);
+}
+
+#[test]
 fn pools() {
     assert_each(vec![
         (

@@ -46,7 +46,7 @@ pub struct ServiceLab {
     pub backends: Vec<BackendServer>,
     /// The load balancer's interface.
     pub balancer: End,
-    _switch: Namespace,
+    switch: Namespace,
 }
 
 /// A backend that has [`VIRTUAL`] itself.
@@ -79,7 +79,7 @@ impl ServiceLab {
                 .map(|number| BackendServer::join(&switch, number))
                 .collect(),
             balancer,
-            _switch: switch,
+            switch,
         };
         let [v4, v6] = VIRTUAL;
         lab.client
@@ -87,6 +87,18 @@ impl ServiceLab {
         lab.client
             .ip(&format!("-6 route add {v6} via {}", lab.balancer.v6));
         lab
+    }
+
+    /// Another load balancer beside the first, with a number from 3 to 9, and its interface; its agent is not
+    /// started.
+    #[must_use]
+    pub fn another_balancer(&self, number: u8) -> (Node, End) {
+        let name = format!("balancer{number}");
+        let namespace = Arc::new(Namespace::new(&name));
+        let end_of_it = end(number);
+        join(&self.switch, &name, &namespace, &end_of_it);
+        namespace.ip(&format!("route add default via {}", end(2).v4));
+        (Node::new(&namespace), end_of_it)
     }
 
     /// A service of both families with these backends, by number, and their weights.
@@ -132,12 +144,76 @@ spec:
     /// # Errors
     /// Nobody answers.
     pub fn connect(&self, family: usize) -> std::io::Result<TcpStream> {
-        let to = SocketAddr::new(VIRTUAL[family], PORT);
-        self.client.enter(|| {
-            let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            Ok(stream)
-        })
+        self.connect_to(VIRTUAL[family])
+    }
+
+    /// A new connection to this address.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn connect_to(&self, address: IpAddr) -> std::io::Result<TcpStream> {
+        connect_from(&self.client, address)
+    }
+
+    /// Another backend: a container of the load balancer, which becomes its router, behind a bridge.
+    pub fn add_container(&mut self) {
+        let node = &self.node.namespace;
+        for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+            run(node.command("sysctl").args(["-qw", setting]));
+        }
+        node.ip("link add br0 type bridge");
+        node.ip("address add 10.88.0.1/24 dev br0");
+        node.ip("-6 address add fd88::1/64 dev br0 nodad");
+        node.ip("link set br0 up");
+        let namespace = Arc::new(Namespace::new("container"));
+        let peer = node.path().display().to_string();
+        namespace.ip(&format!(
+            "link add eth0 type veth peer name c0 netns {peer}"
+        ));
+        node.ip("link set c0 master br0 up");
+        let end = End {
+            interface: "eth0".to_owned(),
+            mac: [2, 0, 0, 2, 1, 2],
+            v4: Ipv4Addr::new(10, 88, 0, 2),
+            v6: Ipv6Addr::new(0xfd88, 0, 0, 0, 0, 0, 0, 2),
+        };
+        namespace.ip(&format!("address add {}/24 dev eth0", end.v4));
+        namespace.ip(&format!("-6 address add {}/64 dev eth0 nodad", end.v6));
+        namespace.ip("link set eth0 up");
+        namespace.ip("route add default via 10.88.0.1");
+        namespace.ip("-6 route add default via fd88::1");
+        let number = self.backends.len() as u8;
+        let container = BackendServer::serving(number, namespace, end, &[]);
+        self.backends.push(container);
+    }
+
+    /// A client of the network 10.9.9.0/24, behind the lab's own, which becomes its router.
+    #[must_use]
+    pub fn client_behind_a_router(&self) -> Namespace {
+        let namespace = Namespace::new("behind");
+        let router = &self.client;
+        namespace.ip(&format!(
+            "link add eth0 type veth peer name behind netns {}",
+            router.path().display()
+        ));
+        for (member, interface, address) in [
+            (router, "behind", "10.9.9.1"),
+            (&namespace, "eth0", "10.9.9.2"),
+        ] {
+            member.ip(&format!("address add {address}/24 dev {interface}"));
+            member.ip(&format!("link set {interface} up"));
+        }
+        namespace.ip("route add default via 10.9.9.1");
+        run(router
+            .command("sysctl")
+            .args(["-qw", "net.ipv4.ip_forward=1"]));
+        for backend in &self.backends {
+            let v4 = end(2).v4;
+            backend
+                .namespace
+                .ip(&format!("route add 10.9.9.0/24 via {v4}"));
+        }
+        namespace
     }
 }
 
@@ -158,6 +234,19 @@ impl ServiceLab {
             Ok(answer[0])
         })
     }
+}
+
+/// A new connection to this address from this namespace.
+///
+/// # Errors
+/// Nobody answers.
+pub fn connect_from(client: &Namespace, address: IpAddr) -> std::io::Result<TcpStream> {
+    let to = SocketAddr::new(address, PORT);
+    client.enter(|| {
+        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    })
 }
 
 /// The number of the backend at the other end.
@@ -185,9 +274,15 @@ impl BackendServer {
                 .command("sysctl")
                 .args(["-qw", &format!("net.ipv4.conf.all.{setting}")]));
         }
-        let own = [IpAddr::V4(end.v4), IpAddr::V6(end.v6)];
         let places = VIRTUAL.map(|address| (address, PORT));
-        for place in places.into_iter().chain(own.map(|a| (a, TARGET_PORT))) {
+        Self::serving(number, namespace, end, &places)
+    }
+
+    /// Serves at these places, and at its own addresses.
+    fn serving(number: u8, namespace: Arc<Namespace>, end: End, places: &[(IpAddr, u16)]) -> Self {
+        let own = [IpAddr::V4(end.v4), IpAddr::V6(end.v6)];
+        let places = places.iter().copied();
+        for place in places.chain(own.map(|a| (a, TARGET_PORT))) {
             let listener = namespace.enter(|| TcpListener::bind(place));
             let listener = listener.expect("the address is its own");
             thread::spawn(move || serve(&listener, number));

@@ -71,6 +71,15 @@ impl Term {
         }
     }
 
+    /// The term of what is sent to one port of TCP or UDP.
+    #[must_use]
+    pub fn to_port(protocol: u8, port: u16) -> Self {
+        Self {
+            destination_ports: vec![(port, port)],
+            ..Self::of(L4Protocol::Number(protocol), None)
+        }
+    }
+
     fn of(protocol: L4Protocol, fragments: Option<Fragments>) -> Self {
         Self {
             protocol,

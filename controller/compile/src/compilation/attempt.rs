@@ -230,7 +230,7 @@ impl Compiler<'_> {
 
     fn build(&self, set: &PolicySet<'_>, arrival: Arrival) -> Result<(Block, Sizes), TooLarge> {
         let mut writer = BlockWriter::new();
-        let sizes = classifier::write(&rule_list(&set.policies), &mut writer)?;
+        let sizes = classifier::write(&rule_list(set), &mut writer)?;
         let frontends = set.services.iter().flat_map(|service| &service.frontends);
         let frontends: Vec<_> = frontends.cloned().collect();
         let mut rings = self.rings.borrow_mut();
@@ -285,16 +285,17 @@ fn by_interface<'a>(
     sets
 }
 
-/// All rules of the policies; where their defaults differ, Drop wins.
-fn rule_list(policies: &[&Chosen<'_>]) -> RuleList {
+/// Those of the services' source ranges, then all rules of the policies; where the policies' defaults
+/// differ, Drop wins.
+fn rule_list(set: &PolicySet<'_>) -> RuleList {
+    let policies = set.policies.iter();
     let drops = policies
-        .iter()
+        .clone()
         .any(|policy| policy.compiled.default == Action::Drop);
+    let of_services = set.services.iter().filter_map(|s| s.refusal.clone());
+    let of_policies = policies.flat_map(|policy| policy.compiled.rules.clone());
     RuleList {
-        rules: policies
-            .iter()
-            .flat_map(|policy| policy.compiled.rules.clone())
-            .collect(),
+        rules: of_services.chain(of_policies).collect(),
         default: if drops { Action::Drop } else { Action::Allow },
     }
 }

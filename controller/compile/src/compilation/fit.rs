@@ -74,7 +74,7 @@ impl Compiler<'_> {
         let version = candidate.present.as_ref();
         let remedy = match version.map(|version| &version.content) {
             Some(Content::Service(_)) => {
-                "give it a smaller ring, fewer ports or fewer backends, or spread services over interfaces"
+                "give it a smaller ring, fewer ports, backends or source ranges, or spread services over interfaces"
             }
             _ => {
                 "give rules fewer distinct combinations of addresses and ports, or spread them over interfaces"

@@ -14,16 +14,19 @@ use super::{
     Compiler,
     fallback::Draft,
     finding,
-    summary::{FrontendSummary, ServiceSummary},
+    summary::{FrontendSummary, ServiceSummary, SourceRangesSummary},
 };
 use crate::{
     adopt::{self, Version},
+    classifier::Rule,
     counters::Counters,
     endpoints::Member,
     finding::{Finding, FindingReason, Severity},
     node::Interface,
     select::{self, Remark},
-    services::{Claim, Frontend, admits, claims, elsewhere, members, next_hop, protocol, referred},
+    services::{
+        Claim, Frontend, admits, claims, elsewhere, members, next_hop, protocol, referred, sources,
+    },
     snapshot::{BalancedService, Content, Uid},
 };
 
@@ -33,13 +36,19 @@ pub(super) struct Served<'a> {
     pub version: &'a Version,
     pub spec: &'a LoadBalancerServiceSpec,
     pub frontends: Vec<Frontend>,
+    /// What drops packets from outside of its source ranges.
+    pub refusal: Option<Rule>,
     pub interfaces: Vec<&'a Interface>,
 }
 
 impl Served<'_> {
     /// Whether some of its backends may run on this node, and answer by the stack.
     pub(super) fn needs_egress(&self) -> bool {
-        self.spec.backends.service_ref.is_some()
+        let members = self
+            .frontends
+            .iter()
+            .flat_map(|frontend| &frontend.backends);
+        self.spec.backends.service_ref.is_some() || members.into_iter().any(|member| member.here)
     }
 
     /// Whether packets for it go through Nat.
@@ -49,7 +58,7 @@ impl Served<'_> {
 }
 
 impl Compiler<'_> {
-    /// Leases a counter to each port of the services that concern the node. One whose address is not
+    /// Leases a counter to each port, and to the source ranges, of the services that concern the node. One whose address is not
     /// admitted or is taken falls back to its last good content. Of two that want one address, the one
     /// in effect has it, else the older, else the first by name.
     pub(super) fn fall_back_where_not_served(
@@ -77,7 +86,7 @@ impl Compiler<'_> {
                 self.fall_back(&uid, &version, remark, draft, good.map(|(good, _)| good));
             }
             let leased_for = |counters: &mut Counters, spec: &LoadBalancerServiceSpec| {
-                counters.of(&uid, spec.ports.iter().map(|port| &port.name))
+                counters.of(&uid, counted(spec).iter())
             };
             let mut indices = chosen.and_then(|(_, spec)| leased_for(counters, spec));
             if chosen.is_some() && indices.is_none() {
@@ -216,11 +225,15 @@ impl Compiler<'_> {
                 continue;
             };
             let spec = &service.spec;
+            let (of_ports, of_ranges) = counters.split_at(spec.ports.len());
+            let ranges = spec.source_ranges.as_ref().zip(of_ranges.first());
+            let refusal = ranges.map(|(ranges, counter)| sources::refusal(spec, ranges, *counter));
             let selection = select::interfaces(&spec.interfaces, AttachMode::Auto, self.node);
             let remarks = selection
                 .remarks
                 .into_iter()
                 .chain(self.missing_endpoints(&version.name.name, spec))
+                .chain(self.crowded_ring(&version.name.name, spec))
                 .chain(self.unknown_next_hops(&version.name.name, spec))
                 .chain(self.unseen_replies(&version.name.name, spec, &selection.interfaces));
             findings.extend(remarks.map(|remark| finding(version, remark)));
@@ -228,7 +241,8 @@ impl Compiler<'_> {
                 uid,
                 version,
                 spec,
-                frontends: self.frontends(&version.name.name, spec, counters),
+                frontends: self.frontends(&version.name.name, spec, of_ports),
+                refusal,
                 interfaces: selection.interfaces,
             });
         }
@@ -278,8 +292,28 @@ impl Compiler<'_> {
         Some(remark(Severity::Warning, reason, &path, message))
     }
 
+    /// A ring with fewer entries than there are endpoints; static backends are never so many.
+    fn crowded_ring(&self, name: &str, spec: &LoadBalancerServiceSpec) -> Option<Remark> {
+        referred(name, spec)?;
+        let most = |port| {
+            let members = members(name, spec, port, self.endpoints, &self.node.name);
+            let v4 = members.iter().filter(|m| m.address.is_ipv4()).count();
+            v4.max(members.len() - v4)
+        };
+        let most = spec.ports.iter().map(most).max()?;
+        let entries = spec.ring_size;
+        (most > entries as usize).then(|| Remark {
+            severity: Severity::Warning,
+            reason: FindingReason::Suspicious,
+            path: "spec.ringSize".to_owned(),
+            message: format!(
+                "{most} endpoints share {entries} entries, so some get no flow; write the next larger size, or use fewer endpoints"
+            ),
+        })
+    }
+
     fn unknown_next_hops(&self, name: &str, spec: &LoadBalancerServiceSpec) -> Option<Remark> {
-        let backends = elsewhere(name, spec, self.endpoints, &self.node.name).into_iter();
+        let backends = self.elsewhere(name, spec).into_iter();
         let unknown: Vec<IpAddr> = backends
             .filter(|address| next_hop(spec.forwarding, *address, &self.node.next_hops).is_none())
             .collect();
@@ -308,7 +342,7 @@ impl Compiler<'_> {
         if spec.forwarding != Forwarding::Nat || interfaces.is_empty() {
             return None;
         }
-        let backends = elsewhere(name, spec, self.endpoints, &self.node.name).into_iter();
+        let backends = self.elsewhere(name, spec).into_iter();
         let hops =
             backends.filter_map(|address| Some((address, self.node.next_hops.get(&address)?)));
         let mut unseen =
@@ -330,6 +364,19 @@ impl Compiler<'_> {
         })
     }
 
+    /// Whether the node's stack can take the backend's packets, and get its answers back.
+    fn is_here(&self, spec: &LoadBalancerServiceSpec, address: IpAddr) -> bool {
+        spec.forwarding == Forwarding::Nat && self.node.here.contains(&address)
+    }
+
+    /// Addresses of a service's backends that the programs have to find a way to.
+    fn elsewhere(&self, name: &str, spec: &LoadBalancerServiceSpec) -> BTreeSet<IpAddr> {
+        let backends = elsewhere(name, spec, self.endpoints, &self.node.name).into_iter();
+        backends
+            .filter(|address| !self.is_here(spec, *address))
+            .collect()
+    }
+
     /// Address by address, each with all ports.
     fn frontends(
         &self,
@@ -348,7 +395,12 @@ impl Compiler<'_> {
         for address in spec.parsed_addresses() {
             for (port, counter, members) in &ports {
                 let of_family = |member: &&Member| member.address.is_ipv4() == address.is_ipv4();
-                let mut backends: Vec<_> = members.iter().filter(of_family).copied().collect();
+                let here = |member: &Member| member.here || self.is_here(spec, member.address);
+                let backends = members.iter().filter(of_family).map(|member| Member {
+                    here: here(member),
+                    ..*member
+                });
+                let mut backends: Vec<_> = backends.collect();
                 // Their order in the list must not matter to flows.
                 backends.sort();
                 frontends.push(Frontend {
@@ -386,6 +438,8 @@ impl Compiler<'_> {
                     backends: frontend.backends.clone(),
                 }
             });
+        let ranges = served.spec.source_ranges.as_ref();
+        let source_ranges = ranges.zip(served.refusal.as_ref());
         ServiceSummary {
             name: served.version.name.name.clone(),
             place: read.place.clone(),
@@ -394,6 +448,10 @@ impl Compiler<'_> {
             selected: true,
             interfaces: served.interfaces.iter().map(|i| i.name.clone()).collect(),
             frontends: frontends.collect(),
+            source_ranges: source_ranges.map(|(ranges, rule)| SourceRangesSummary {
+                ranges: ranges.clone(),
+                counter: rule.counter,
+            }),
         }
     }
 
@@ -417,10 +475,21 @@ impl Compiler<'_> {
                 selected: select::concerns(service.spec.node_selector.as_ref(), self.node),
                 interfaces: Vec::new(),
                 frontends: Vec::new(),
+                source_ranges: None,
             })
         });
         candidates.collect()
     }
+}
+
+/// Names of what counts: the ports, then the source ranges, which no port is called, for a port's name has
+/// no capital letter.
+fn counted(spec: &LoadBalancerServiceSpec) -> Vec<String> {
+    let ranges = spec.source_ranges.iter();
+    let ports = spec.ports.iter().map(|port| port.name.clone());
+    ports
+        .chain(ranges.map(|_| "sourceRanges".to_owned()))
+        .collect()
 }
 
 /// Who has which address.

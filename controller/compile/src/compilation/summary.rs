@@ -73,6 +73,18 @@ pub struct ServiceSummary {
     pub interfaces: Vec<String>,
     /// What is served, in order of addresses and ports.
     pub frontends: Vec<FrontendSummary>,
+    /// Who may use it; absent: any.
+    #[serde(default)]
+    pub source_ranges: Option<SourceRangesSummary>,
+}
+
+/// A service's source ranges, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRangesSummary {
+    /// As written.
+    pub ranges: Vec<String>,
+    /// Index of the counter of what came from outside of them.
+    pub counter: u32,
 }
 
 /// An address and port of a service, for people.
@@ -111,7 +123,7 @@ pub struct TablesSummary {
     pub services: Vec<String>,
     /// Interfaces that share the tables.
     pub interfaces: Vec<String>,
-    /// Rules.
+    /// Rules, those of services' source ranges included.
     pub rules: usize,
     /// Classes of sources, destinations and transport headers.
     pub classes: [usize; 3],
@@ -195,13 +207,15 @@ impl Attempt {
             known.interfaces.push(interface.to_owned());
             return;
         }
+        let refusals = set.services.iter().filter(|s| s.refusal.is_some());
+        let rules = set.policies.iter().map(|p| p.compiled.rules.len());
         self.tables.push(TablesSummary {
             tables: block.digest(),
             bytes: block.length(),
             policies: names(set.policies.iter().map(|policy| policy.version)),
             services: names(set.services.iter().map(|service| service.version)),
             interfaces: vec![interface.to_owned()],
-            rules: set.policies.iter().map(|p| p.compiled.rules.len()).sum(),
+            rules: refusals.count() + rules.sum::<usize>(),
             classes: [sizes.sources, sizes.destinations, sizes.transports],
             crossings: sizes.crossings,
         });

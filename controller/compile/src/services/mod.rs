@@ -2,6 +2,7 @@
 
 mod lookup;
 mod maglev;
+pub mod sources;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

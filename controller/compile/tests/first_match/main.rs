@@ -11,6 +11,7 @@ mod scene;
 mod frame;
 mod packets;
 mod policies;
+mod services;
 
 use headgate_compile::memory::Memory;
 use proptest::{collection::vec, prelude::*};
@@ -43,7 +44,7 @@ fn enforced(world: &World) -> Enforced {
         memory: Memory::default(),
         now: NOW,
     };
-    agent.run(&snapshot_of_model(&world.policies, &world.groups))
+    agent.run(&snapshot_of_model(world))
 }
 
 proptest! {
@@ -59,6 +60,28 @@ proptest! {
         let edges = Edges::of(&world);
         for seed in &seeds {
             let packet = seed.packet(&edges);
+            for interface in INTERFACES {
+                prop_assert_eq!(
+                    enforced.judge(interface, &packet),
+                    world.judge(interface, &packet),
+                    "{:?} at {}", packet, interface
+                );
+            }
+        }
+    }
+
+    /// The same beside services with source ranges, many of the packets for them.
+    #[test]
+    fn who_is_outside_of_source_ranges_is_dropped_before_all_rules(
+        world in policies::world(),
+        services in services::services(),
+        seeds in vec((packets::seed(), services::aim()), 300),
+    ) {
+        let world = World { services, ..world };
+        let enforced = enforced(&world);
+        let edges = Edges::of(&world);
+        for (seed, aim) in &seeds {
+            let packet = aim.at_one_of(&world.services, seed.packet(&edges));
             for interface in INTERFACES {
                 prop_assert_eq!(
                     enforced.judge(interface, &packet),

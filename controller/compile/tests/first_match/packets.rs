@@ -32,6 +32,9 @@ impl Edges {
             .flatten();
         let inline =
             endpoints.flat_map(|Endpoint { cidrs, except, .. }| cidrs.iter().chain(except));
+        let services = world.services.iter().map(|service| &service.spec);
+        let ranges = services.flat_map(|spec| spec.source_ranges.iter().flatten());
+        let inline = inline.chain(ranges);
         for cidr in inline.chain(world.groups.iter().flat_map(|group| &group.cidrs)) {
             match cidr.parse().unwrap() {
                 IpNet::V4(net) => {

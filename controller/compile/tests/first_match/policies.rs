@@ -88,6 +88,7 @@ pub fn world() -> impl Strategy<Value = World> {
         (policies, Just(groups), labels()).prop_map(|(policies, groups, node_labels)| World {
             policies,
             groups,
+            services: Vec::new(),
             node_labels,
         })
     })
@@ -208,7 +209,7 @@ fn endpoint(groups: &[String]) -> impl Strategy<Value = Endpoint> + use<> {
         })
 }
 
-fn cidr() -> impl Strategy<Value = String> {
+pub fn cidr() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => select(&CIDRS[..]).prop_map(str::to_owned),
         1 => (any::<u32>(), 0..=32u8)

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use headgate_crds::{
     Action, CidrGroupReference, Endpoint, Fragments, IpNet, LabelSelector, LabelSelectorOperator,
-    PolicyRule, PortRange, Protocol, TcpMatch, XdpPolicySpec,
+    LoadBalancerServiceSpec, PolicyRule, PortRange, Protocol, ServiceProtocol, TcpMatch,
+    XdpPolicySpec,
 };
 
 /// The fields of a packet. A field that it lacks is `None`.
@@ -45,18 +46,26 @@ pub struct Group {
     pub cidrs: Vec<String>,
 }
 
+/// A service of the namespace `shop` and its name.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub name: String,
+    pub spec: LoadBalancerServiceSpec,
+}
+
 /// Everything that one node knows.
 #[derive(Clone, Debug)]
 pub struct World {
     pub policies: Vec<Policy>,
     pub groups: Vec<Group>,
+    pub services: Vec<Service>,
     pub node_labels: BTreeMap<String, String>,
 }
 
 /// What becomes of a packet, and by whose word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// No policy concerns the interface.
+    /// Neither a policy nor a service concerns the interface.
     NotConcerned,
     /// No rule matched.
     Default(Action),
@@ -81,8 +90,17 @@ impl World {
             .iter()
             .filter(|policy| self.concerns(&policy.spec, interface))
             .collect();
-        if policies.is_empty() {
+        let services = self.services.iter();
+        let served =
+            services.filter(|service| service.spec.interfaces.iter().any(|i| i == interface));
+        if policies.is_empty() && served.clone().count() == 0 {
             return Outcome::NotConcerned;
+        }
+        for service in served {
+            if is_for(&service.spec, packet) && is_outside(&service.spec, packet.source) {
+                let name = format!("shop/{}", service.name);
+                return Outcome::Rule(Action::Drop, name, "sourceRanges".to_owned());
+            }
         }
         policies.sort_by_key(|policy| (policy.spec.priority, &policy.name));
         for policy in &policies {
@@ -140,6 +158,24 @@ impl World {
         };
         (contains(&endpoint.cidrs, address) || in_group) && !contains(&endpoint.except, address)
     }
+}
+
+fn is_for(service: &LoadBalancerServiceSpec, packet: &Fields) -> bool {
+    let mut addresses = service.addresses.iter();
+    let is_at = |port: &headgate_crds::ServicePort| {
+        let protocol = match port.protocol {
+            ServiceProtocol::Tcp => 6,
+            ServiceProtocol::Udp => 17,
+        };
+        packet.protocol == protocol && packet.ports.is_some_and(|(_, to)| to == port.port)
+    };
+    addresses.any(|address| *address == packet.destination.to_string())
+        && service.ports.iter().any(is_at)
+}
+
+fn is_outside(service: &LoadBalancerServiceSpec, client: IpAddr) -> bool {
+    let ranges = service.source_ranges.as_ref();
+    ranges.is_some_and(|ranges| !contains(ranges, client))
 }
 
 fn contains(cidrs: &[String], address: IpAddr) -> bool {

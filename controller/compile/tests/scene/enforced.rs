@@ -78,6 +78,11 @@ impl Enforced {
                 .iter()
                 .filter_map(|rule| Some((rule.counter?, (policy.name.clone(), rule.name.clone()))))
         });
+        let ranges = compilation.services.iter().filter_map(|service| {
+            let rule = (service.name.clone(), "sourceRanges".to_owned());
+            Some((service.source_ranges.as_ref()?.counter, rule))
+        });
+        let rules = rules.chain(ranges);
         let blocks = compilation.state.iter().flat_map(|state| &state.blocks);
         Self {
             rules: rules.collect(),

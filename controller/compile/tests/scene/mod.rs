@@ -16,13 +16,13 @@ use headgate_compile::{
     addresses::AddressSet,
     memory::Seconds,
     node::{Interface, InterfaceKind, NodeFacts},
-    snapshot::{self, Content, ResourceName, Snapshot, Submitted, Unreadable},
+    snapshot::{self, BalancedService, Content, ResourceName, Snapshot, Submitted, Unreadable},
 };
-use headgate_crds::{Kind, check};
+use headgate_crds::{AddressPoolSpec, Kind, check};
 use headgate_datapath::state::{Digest, Ifindex};
 use serde_json::{Value, json};
 
-use crate::model::{Group, Policy};
+use crate::model::World;
 
 /// The time of tests that ask for none.
 pub const NOW: Seconds = Seconds(1_800_000_000);
@@ -157,13 +157,13 @@ pub fn unreadable(file: &str) -> Unreadable {
     }
 }
 
-/// A snapshot of the model's resources, which need not pass the check.
-pub fn snapshot_of_model(policies: &[Policy], groups: &[Group]) -> Snapshot {
-    let policies = policies.iter().map(|policy| {
+/// A snapshot of the model's resources, which need not pass the check, and a pool for all services.
+pub fn snapshot_of_model(world: &World) -> Snapshot {
+    let policies = world.policies.iter().map(|policy| {
         let name = ResourceName::new(Kind::XdpPolicy, &policy.name);
         (name, Content::Policy(Arc::new(policy.spec.clone())))
     });
-    let groups = groups.iter().map(|group| {
+    let groups = world.groups.iter().map(|group| {
         let name = ResourceName::new(Kind::CidrGroup, &group.name);
         let networks = group.cidrs.iter().map(|cidr| cidr.parse().unwrap());
         let content = snapshot::Group {
@@ -172,7 +172,25 @@ pub fn snapshot_of_model(policies: &[Policy], groups: &[Group]) -> Snapshot {
         };
         (name, Content::Group(Arc::new(content)))
     });
-    let submitted = policies.chain(groups).map(|(name, content)| Submitted {
+    let services = world.services.iter().map(|service| {
+        let name = Kind::LoadBalancerService.full_name(Some("shop"), &service.name);
+        let content = BalancedService {
+            spec: service.spec.clone(),
+            created: None,
+        };
+        let name = ResourceName::new(Kind::LoadBalancerService, name);
+        (name, Content::Service(Arc::new(content)))
+    });
+    let pool = AddressPoolSpec {
+        cidrs: vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()],
+        namespaces: None,
+    };
+    let pool = (
+        ResourceName::new(Kind::AddressPool, "all"),
+        Content::Pool(Arc::new(pool)),
+    );
+    let resources = policies.chain(groups).chain(services).chain([pool]);
+    let submitted = resources.map(|(name, content)| Submitted {
         uid: Digest::of(name.to_string().as_bytes()).to_string(),
         written: Digest::of(format!("{content:?}").as_bytes()),
         name,

@@ -1,6 +1,9 @@
 //! What a Service asks of a load balancer.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use headgate_crds::{ServicePort, ServiceProtocol, TrafficPolicy};
 use k8s_openapi::{
@@ -34,8 +37,8 @@ pub struct Asked {
     pub ports: Result<Vec<ServicePort>, String>,
     /// Which of its endpoints a node uses.
     pub traffic_policy: TrafficPolicy,
-    /// Whether its clients are limited by address, which nothing here does yet.
-    pub has_source_ranges: bool,
+    /// The ranges that its clients must come from, as a LoadBalancerService takes them; `None`: any.
+    pub source_ranges: Option<Vec<String>>,
     /// The addresses that its status tells.
     pub told: BTreeSet<String>,
     /// What was last said of it.
@@ -71,10 +74,7 @@ impl Asked {
                 true => TrafficPolicy::Local,
                 false => TrafficPolicy::Cluster,
             },
-            has_source_ranges: spec
-                .load_balancer_source_ranges
-                .as_ref()
-                .is_some_and(|ranges| !ranges.is_empty()),
+            source_ranges: spec.load_balancer_source_ranges.as_deref().and_then(ranges),
             told: ingress
                 .into_iter()
                 .flatten()
@@ -96,6 +96,35 @@ fn addresses(service: &Service, spec: &core::ServiceSpec) -> Result<Vec<IpAddr>,
     words.filter(|word| !word.is_empty()).map(parse).collect()
 }
 
+fn ranges(written: &[String]) -> Option<Vec<String>> {
+    let plain = written.iter().map(|text| plain(text.trim()));
+    Some(plain.collect()).filter(|ranges: &Vec<String>| !ranges.is_empty())
+}
+
+/// The range as it is meant: Services still take leading zeros, and IPv4 ranges in IPv6 form. What is not even
+/// that goes on as it is, and is refused by name.
+fn plain(text: &str) -> String {
+    let Some((address, length)) = text.split_once('/') else {
+        return text.to_owned();
+    };
+    let length = without_zeros(length);
+    if let Ok(v6) = address.parse::<Ipv6Addr>() {
+        return match (v6.to_ipv4_mapped(), length.parse::<u8>()) {
+            (Some(v4), Ok(length @ 96..=128)) => format!("{v4}/{}", length - 96),
+            _ => format!("{address}/{length}"),
+        };
+    }
+    let bytes: Vec<&str> = address.split('.').map(without_zeros).collect();
+    format!("{}/{length}", bytes.join("."))
+}
+
+fn without_zeros(number: &str) -> &str {
+    match number.trim_start_matches('0') {
+        "" if !number.is_empty() => "0",
+        rest => rest,
+    }
+}
+
 /// A port without a name gets its number for one.
 fn port(port: &core::ServicePort) -> Result<ServicePort, String> {
     let protocol = match port.protocol.as_deref() {
@@ -111,4 +140,29 @@ fn port(port: &core::ServicePort) -> Result<ServicePort, String> {
         port: number,
         target_port: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ranges;
+
+    #[test]
+    fn ranges_are_what_a_load_balancer_service_takes() {
+        for (written, expected) in [
+            (" 10.0.0.0/8 ", "10.0.0.0/8"),
+            ("010.000.0.001/08", "10.0.0.1/8"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+            ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+            ("nonsense", "nonsense"),
+        ] {
+            let read = ranges(&[written.to_owned()]);
+            assert_eq!(read, Some(vec![expected.to_owned()]), "{written}");
+            if expected != "nonsense" {
+                assert!(headgate_crds::parse_cidr(expected).is_ok());
+            }
+        }
+        assert_eq!(ranges(&[]), None);
+    }
 }

@@ -7,8 +7,8 @@ use std::{
 
 use headgate_compile::{services::admits, snapshot::Content};
 use headgate_crds::{
-    AddressPoolSpec, Backends, Forwarding, Kind, LoadBalancerServiceSpec, ServiceReference,
-    parse_cidr,
+    AddressPoolSpec, Backends, Forwarding, Kind, LoadBalancerServiceSpec, MAX_SOURCE_RANGES,
+    ServiceReference, parse_cidr,
 };
 
 use super::asked::Asked;
@@ -167,50 +167,36 @@ impl<'a> Planner<'a> {
         let stays = self
             .owned
             .get(name)
-            .is_some_and(|(_, owner)| *owner == asked.uid);
-        let refused = |reason, message: String| {
-            let (addresses, message) = match stays {
-                true => (
-                    asked.told.clone(),
-                    format!("{message}; what it was before stays in effect"),
-                ),
-                false => (BTreeSet::new(), message),
-            };
-            let word = Word {
-                addresses,
-                is_served: false,
-                reason,
-                message,
-            };
-            (None, word)
-        };
+            .filter(|(_, owner)| *owner == asked.uid);
+        let stays = stays.map(|(resource, _)| *resource);
+        let refused = |reason, message: &str| refused(asked, stays, reason, message);
         if self.others.contains(name) {
             let message = format!(
                 "a LoadBalancerService {name} exists that is not this Service's; delete it, or rename one of the two"
             );
-            return refused("NameTaken", message);
+            return refused("NameTaken", &message);
         }
-        if asked.has_source_ranges {
-            let message = "loadBalancerSourceRanges are not supported, and it would be open to all; remove them and limit clients by an XdpPolicy whose to.cidrs is the address".to_owned();
-            return refused("Unsupported", message);
+        let ranges = asked.source_ranges.as_ref().map_or(0, Vec::len);
+        if ranges > MAX_SOURCE_RANGES {
+            let message = format!(
+                "{ranges} loadBalancerSourceRanges are too many, the first {MAX_SOURCE_RANGES} alone can hold; sum them up in fewer"
+            );
+            return refused("Unsupported", &message);
         }
         let ports = match &asked.ports {
             Ok(ports) => ports.clone(),
-            Err(message) => return refused("Unsupported", message.clone()),
+            Err(message) => return refused("Unsupported", message),
         };
         let addresses = match self.addresses(name, asked) {
             Ok(addresses) => addresses,
-            Err(message) => return refused("NoAddress", message),
+            Err(message) => return refused("NoAddress", &message),
         };
         for address in &addresses {
             self.taken.insert(*address, name.to_owned());
         }
         self.given.insert(asked.uid.clone(), addresses.clone());
         let existing = self.owned.get(name).map(|(resource, _)| *resource);
-        let former = existing.and_then(|resource| match &resource.content {
-            Ok(Content::Service(service)) => Some(&service.spec),
-            _ => None,
-        });
+        let former = existing.and_then(spec_of);
         let spec = LoadBalancerServiceSpec {
             // Which nodes serve is for people to choose.
             node_selector: former.and_then(|former| former.node_selector.clone()),
@@ -224,6 +210,7 @@ impl<'a> Planner<'a> {
                 }),
             },
             forwarding: Forwarding::Nat,
+            source_ranges: asked.source_ranges.clone(),
             external_traffic_policy: asked.traffic_policy,
             ring_size: 16_381,
         };
@@ -311,6 +298,48 @@ impl<'a> Planner<'a> {
             .iter()
             .any(|(_, pool)| admits(pool, name, address))
     }
+}
+
+fn spec_of(resource: &Resource) -> Option<&LoadBalancerServiceSpec> {
+    match &resource.content {
+        Ok(Content::Service(service)) => Some(&service.spec),
+        _ => None,
+    }
+}
+
+/// What cannot be done takes nothing away from what `stays`, except from clients who are outside of the ranges
+/// that the Service has now: nothing else that is wrong with it may leave it open to them.
+fn refused(
+    asked: &Asked,
+    stays: Option<&Resource>,
+    reason: &'static str,
+    message: &str,
+) -> (Option<Step>, Word) {
+    let mut ranges = asked.source_ranges.clone();
+    if let Some(ranges) = &mut ranges {
+        ranges.truncate(MAX_SOURCE_RANGES);
+    }
+    let outcome = match (stays, &ranges) {
+        (None, _) => "",
+        (_, None) => "; what it was before stays in effect",
+        (_, Some(_)) => "; what it was before stays in effect, but for the source ranges",
+    };
+    let former = stays.and_then(spec_of).filter(|_| ranges.is_some());
+    let former = former.filter(|former| former.source_ranges != ranges);
+    let step = former.map(|former| {
+        let spec = LoadBalancerServiceSpec {
+            source_ranges: ranges,
+            ..former.clone()
+        };
+        Step::Apply(Box::new(spec))
+    });
+    let word = Word {
+        addresses: stays.map_or_else(BTreeSet::new, |_| asked.told.clone()),
+        is_served: false,
+        reason,
+        message: format!("{message}{outcome}"),
+    };
+    (step, word)
 }
 
 /// An address is told from when a node was found to serve it, and as long as it stays the same.

@@ -228,8 +228,13 @@ fn services() {
     });
     limited["spec"]["loadBalancerSourceRanges"] = json!(["192.0.2.0/24"]);
     lab.fleet.apply(&limited);
-    let told = lab.wait_until_told("web", "Unsupported");
+    wait_for(SOON, "nobody else is let in", || lab.connect(0).is_err());
+    let told = lab.wait_until_told("web", "Served");
     assert_eq!(told["loadBalancer"]["ingress"][0]["ip"], address);
+    let client = lab.fleet.cluster.client.end.v4;
+    limited["spec"]["loadBalancerSourceRanges"] = json!([format!("{client}/32")]);
+    lab.fleet.apply(&limited);
+    wait_for(SOON, "the client is let in", || lab.connect(0).is_ok());
 
     // What the first leaves, the second gets.
     lab.fleet.delete("service", "web");

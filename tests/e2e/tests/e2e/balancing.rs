@@ -6,20 +6,26 @@ use std::{
 };
 
 use headgate_e2e_tests::{
-    node::SOON,
+    namespace::run,
+    node::{Node, SOON},
     paths::example,
-    services::{EXAMPLE, PORT, ServiceLab, VIRTUAL, ask},
+    services::{EXAMPLE, NAT_EXAMPLE, PORT, ServiceLab, VIRTUAL, ask, connect_from},
     trials::on_node_with,
     wait::wait_for,
 };
 use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::monitor::Monitor;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let on_lab = |name, test| on_node_with(name, &["ethtool"], test);
     vec![
         on_lab("flows_go_where_trace_says_and_are_answered_directly", flows),
         on_lab("a_backend_that_is_drained_gets_no_new_flow", drained),
+        on_lab("clients_outside_of_source_ranges_get_no_answer", limited),
         on_lab("connections_outlive_the_agent", killed),
+        on_lab("a_router_moves_flows_between_nodes", rerouted),
         on_lab("a_next_hop_is_followed_when_it_moves", moved),
         on_lab("a_service_of_no_pool_is_refused_and_said", refused),
     ]
@@ -33,18 +39,22 @@ fn served() -> ServiceLab {
 /// An example, in force.
 pub(crate) fn enforced(name: &str) -> ServiceLab {
     let mut lab = ServiceLab::new(3);
+    enforce(&mut lab.node, name);
+    lab
+}
+
+fn enforce(node: &mut Node, name: &str) {
     for (number, document) in example(&format!("services/{name}"))
         .split("\n---\n")
         .enumerate()
     {
-        lab.node.write(["pool.yaml", "web.yaml"][number], document);
+        node.write(["pool.yaml", "web.yaml"][number], document);
     }
-    lab.node.start();
+    node.start();
     wait_for(SOON, "the service is enforced", || {
-        let listed = lab.node.headgate(&["lb", "list", "-o", "json"]).json();
+        let listed = node.headgate(&["lb", "list", "-o", "json"]).json();
         listed[0]["state"] == "Enforced"
     });
-    lab
 }
 
 fn flows() {
@@ -93,6 +103,60 @@ fn drained() {
     }
 }
 
+fn limited() {
+    for (example, ends) in [(EXAMPLE, true), (NAT_EXAMPLE, false)] {
+        let lab = enforced(example);
+        let all = [(0, 1), (1, 1), (2, 1)];
+        let open = match example {
+            EXAMPLE => lab.service(&all),
+            _ => lab.nat_service(&all),
+        };
+        let mut held = [0, 1].map(|family| lab.connect(family).expect("a backend answers"));
+        // The client is 192.168.77.2 and fd77::2.
+        let limited = |ranges: &str| format!("{open}  sourceRanges: [{ranges}]\n");
+        lab.node
+            .apply("web.yaml", &limited("192.168.77.2/32, \"fd77::3/128\""));
+        assert!(lab.connect(0).is_ok());
+        assert!(lab.connect(1).is_err());
+        assert!(ask(&mut held[0]).is_ok());
+        assert_eq!(ask(&mut held[1]).is_err(), ends);
+        let by_ranges = ["--rule", "shop/web/sourceRanges"];
+        let monitor = Monitor::start(&lab.node, &by_ranges);
+        let told = monitor.wait_for(
+            || drop(lab.connect(1)),
+            |monitor| {
+                let lines = monitor.said("stdout");
+                lines.lines().next().map(str::to_owned)
+            },
+        );
+        assert!(
+            told.contains("Drop shop/web/sourceRanges [fd77::2]:"),
+            "{told}"
+        );
+        let outside = traced(&lab, "[fd77::2]:40000", 1);
+        assert_eq!(outside["backend"], Value::Null);
+        let why = outside["dropped"].as_str().expect("why");
+        assert!(why.contains("fd77::2 is outside of sourceRanges"), "{why}");
+        assert_eq!(
+            traced(&lab, "192.168.77.2:40000", 0)["dropped"],
+            Value::Null
+        );
+        let service = lab.node.headgate(&["lb", "get", "shop/web", "-o", "json"]);
+        let ranges = service.json()["sourceRanges"].clone();
+        assert_eq!(ranges["ranges"][0], "192.168.77.2/32");
+        assert!(ranges["packets"].as_u64() > Some(0), "{ranges}");
+        lab.node
+            .apply("web.yaml", &limited("192.168.77.0/24, \"fd77::/64\""));
+        assert!(lab.connect(0).is_ok() && lab.connect(1).is_ok());
+    }
+}
+
+fn traced(lab: &ServiceLab, client: &str, family: usize) -> Value {
+    let service = SocketAddr::new(VIRTUAL[family], PORT).to_string();
+    let asked = ["lb", "trace", client, &service, "-o", "json"];
+    lab.node.headgate(&asked).json()
+}
+
 fn killed() {
     let mut lab = served();
     let mut held: Vec<_> = (0..20)
@@ -110,6 +174,60 @@ fn killed() {
     assert_eq!(ask_all(), before, "without an agent");
     lab.node.start();
     assert_eq!(ask_all(), before, "with another agent");
+}
+
+/// A client behind a router that has two nodes, then three, as docs/forwarding.md sets one up.
+fn rerouted() {
+    for (example, survives) in [(EXAMPLE, true), (NAT_EXAMPLE, false)] {
+        let lab = enforced(example);
+        let [second, third] = [3, 4].map(|number| {
+            let (mut node, end) = lab.another_balancer(number);
+            enforce(&mut node, example);
+            (node, end)
+        });
+        let spread = |verb: &str, group: &str| {
+            let timers = "type resilient buckets 512 idle_timer 120";
+            let command = format!("nexthop {verb} id 10 group {group} {timers}");
+            lab.client.ip(&command);
+        };
+        run(lab
+            .client
+            .command("sysctl")
+            .args(["-qw", "net.ipv4.fib_multipath_hash_policy=1"]));
+        for (id, node) in [(1, lab.balancer.v4), (2, second.1.v4), (3, third.1.v4)] {
+            lab.client
+                .ip(&format!("nexthop add id {id} via {node} dev eth0"));
+        }
+        spread("add", "1/2");
+        lab.client
+            .ip(&format!("route replace {}/32 nhid 10", VIRTUAL[0]));
+        let client = lab.client_behind_a_router();
+        let connect = || connect_from(&client, VIRTUAL[0]);
+        let held = (0..20).map(|_| connect().expect("a backend answers"));
+        let mut held: Vec<_> = held.collect();
+        let mut ask_all = || held.iter_mut().map(ask).collect::<Vec<_>>();
+        let answers = |asked: Vec<std::io::Result<u8>>| -> Vec<u8> {
+            asked.into_iter().map(|a| a.expect("an answer")).collect()
+        };
+        let before = answers(ask_all());
+        // A node more: what is under way stays where it is, and some of what is new goes there.
+        spread("replace", "1/2/3");
+        assert_eq!(answers(ask_all()), before, "{example}");
+        let packets = || {
+            let service = third.0.headgate(&["lb", "get", "shop/web", "-o", "json"]);
+            service.json()["frontends"][0]["packets"].as_u64()
+        };
+        wait_for(SOON, "the third node gets flows", || {
+            connect().is_ok() && packets() > Some(0)
+        });
+        // Two nodes less: the third has the same ring, and does not know the others' flows.
+        spread("replace", "3");
+        match survives {
+            true => assert_eq!(answers(ask_all()), before),
+            false => assert!(ask_all().iter().all(Result::is_err)),
+        }
+        assert!(connect().is_ok());
+    }
 }
 
 fn moved() {

@@ -6,7 +6,14 @@ use std::{
 };
 
 use headgate_e2e_tests::{
-    frames::udp, lab::Lab, namespace::Namespace, node::SOON, policies::drop_udp, trials::on_node,
+    frames::udp,
+    lab::Lab,
+    namespace::Namespace,
+    node::SOON,
+    paths::example,
+    policies::drop_udp,
+    services::ServiceLab,
+    trials::{on_node, on_node_with},
     wait::wait_for,
 };
 use libtest_mimic::Trial;
@@ -14,10 +21,14 @@ use libtest_mimic::Trial;
 const ADDRESS: &str = "127.0.0.1:9469";
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![on_node(
-        "metrics_and_probes_tell_what_the_kernel_holds",
-        metrics,
-    )]
+    vec![
+        on_node("metrics_and_probes_tell_what_the_kernel_holds", metrics),
+        on_node_with(
+            "metrics_tell_who_was_outside_of_source_ranges",
+            &["ethtool"],
+            outside,
+        ),
+    ]
 }
 
 /// The answer to a request on the node's loopback; empty where nobody answers.
@@ -31,6 +42,32 @@ fn ask(node: &Namespace, path: &str) -> String {
         }
         answer
     })
+}
+
+fn outside() {
+    let mut lab = ServiceLab::new(1);
+    lab.node.arguments = vec![format!("--metrics-address={ADDRESS}")];
+    let pool = example("services/nat.yaml");
+    let (pool, _) = pool.split_once("\n---\n").expect("two documents");
+    let limited = format!(
+        "{}  sourceRanges: [192.0.2.0/24]\n",
+        lab.nat_service(&[(0, 1)])
+    );
+    lab.node.write("pool.yaml", pool);
+    lab.node.write("web.yaml", &limited);
+    lab.node.start();
+    let node = lab.node.namespace.clone();
+    let count = || {
+        let text = ask(&node, "/metrics");
+        let name = r#"headgate_service_outside_packets_total{service="shop/web"} "#;
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(name));
+        values.next()?.parse::<u64>().ok()
+    };
+    wait_for(SOON, "it is served, and counts from nothing", || {
+        count() == Some(0)
+    });
+    assert!(lab.connect(0).is_err());
+    wait_for(SOON, "a SYN was outside", || count() > Some(0));
 }
 
 fn metrics() {

@@ -9,7 +9,7 @@ use std::{
 use headgate_e2e_tests::{
     frames::{arp, tcp, udp},
     lab::Lab,
-    node::SOON,
+    node::{Node, SOON},
     policies::drop_udp,
     trials::on_node,
     wait::wait_for_some,
@@ -32,23 +32,23 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A monitor in the background.
-struct Monitor {
+pub(crate) struct Monitor {
     child: Child,
     folder: TempDir,
 }
 
 impl Monitor {
-    fn start(lab: &Lab, arguments: &[&str]) -> Self {
+    pub(crate) fn start(node: &Node, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = |name| File::create(folder.path().join(name)).expect("the folder is ours");
-        let mut command = lab.node.command(&[&["monitor"], arguments].concat());
+        let mut command = node.command(&[&["monitor"], arguments].concat());
         command.stdin(Stdio::null());
         command.stdout(file("stdout")).stderr(file("stderr"));
         let child = command.spawn().expect("nsenter can be run");
         Self { child, folder }
     }
 
-    fn said(&self, name: &str) -> String {
+    pub(crate) fn said(&self, name: &str) -> String {
         let path: PathBuf = self.folder.path().join(name);
         fs::read_to_string(path).expect("the folder is ours")
     }
@@ -61,7 +61,7 @@ impl Monitor {
     }
 
     /// Sends until it tells something that `find` takes.
-    fn wait_for<T>(&self, send: impl Fn(), find: impl Fn(&Self) -> Option<T>) -> T {
+    pub(crate) fn wait_for<T>(&self, send: impl Fn(), find: impl Fn(&Self) -> Option<T>) -> T {
         let (found, _) = wait_for_some(SOON, "the monitor tells it", || {
             send();
             find(self)
@@ -88,7 +88,7 @@ fn told() {
     let mut lab = Lab::enforcing(&[("a.yaml", &drop_udp("web", 9))]);
     let revision = lab.node.report()["live_revision"].clone();
     lab.node.kill();
-    let mut monitor = Monitor::start(&lab, &["--type", "trace", "-o", "json"]);
+    let mut monitor = Monitor::start(&lab.node, &["--type", "trace", "-o", "json"]);
     let frames = [
         udp("192.168.0.2:4242", "192.168.0.1:9"),
         tcp("192.168.0.2:4242", "192.168.0.1:22", "S"),
@@ -151,7 +151,7 @@ fn lines() {
         ("a.yaml", &drop_udp("web", 9)),
         ("b.yaml", &drop_udp("dns", 53)),
     ]);
-    let mut monitor = Monitor::start(&lab, &["--rule", "web/udp"]);
+    let mut monitor = Monitor::start(&lab.node, &["--rule", "web/udp"]);
     let frames = [
         udp("192.168.0.2:4242", "192.168.0.1:53"),
         udp("192.168.0.2:4242", "192.168.0.1:9"),
@@ -189,7 +189,7 @@ fn one() {
     let dropped = udp("192.168.0.2:4242", "192.168.0.1:9");
     let send = || lab.client.wire.send(&dropped, 1);
     let says = |monitor: &Monitor| (!monitor.objects().is_empty()).then_some(());
-    let mut first = Monitor::start(&lab, &["-o", "json"]);
+    let mut first = Monitor::start(&lab.node, &["-o", "json"]);
     first.wait_for(send, says);
     let said = lab.node.headgate(&["monitor"]);
     assert_eq!(said.code, 1, "{said:?}");
@@ -199,7 +199,7 @@ fn one() {
     );
     assert!(said.errors.contains(&holder), "{said:?}");
     first.end(Signal::SIGKILL);
-    let second = Monitor::start(&lab, &["-o", "json"]);
+    let second = Monitor::start(&lab.node, &["-o", "json"]);
     second.wait_for(send, says);
 }
 

@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use headgate_e2e_tests::{
+    node::SOON,
+    paths::example,
     services::{NAT_EXAMPLE, PORT, ServiceLab, TARGET_PORT, VIRTUAL, ask},
     trials::on_node_with,
+    wait::wait_for,
 };
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -18,6 +21,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     let on_lab = |name, test| on_node_with(name, &["ethtool"], test);
     vec![
         on_lab("nat_list_shows_who_is_connected_to_whom", connections),
+        on_lab("tenants_have_addresses_of_their_own", tenants),
+        on_lab("a_container_of_the_node_is_a_backend", container),
         on_lab("datagrams_are_answered_through_nat", datagrams),
         on_lab("nat_connections_outlive_agents_and_changes", held),
     ]
@@ -64,6 +69,85 @@ fn connections() {
         .values()
         .filter(|(family, number, _)| (*family, *number) == (0, 0));
     assert_eq!(listed(&lab, &["--backend", &backend]).len(), of_one.count());
+}
+
+fn tenants() {
+    let mut lab = ServiceLab::new(3);
+    lab.node
+        .write("tenants.yaml", &example("services/two-tenants.yaml"));
+    lab.node.start();
+    let state = |name: &str| lab.node.headgate(&["lb", "get", name, "-o", "json"]).json();
+    wait_for(SOON, "both are served", || {
+        let both = ["shop/web", "bank/ledger"];
+        both.iter().all(|name| state(name)["state"] == "Enforced")
+    });
+    let ledger = IpAddr::from([203, 0, 113, 20]);
+    let client = &lab.client;
+    client.ip(&format!("route add {ledger} via {}", lab.balancer.v4));
+    let answering = |address: IpAddr| {
+        let streams = (0..20).map(|_| lab.connect_to(address).expect("a backend answers"));
+        let numbers = streams.map(|mut stream| ask(&mut stream).expect("an answer"));
+        numbers.collect::<BTreeSet<u8>>()
+    };
+    assert_eq!(answering(VIRTUAL[0]), BTreeSet::from([0, 1]));
+    assert_eq!(answering(VIRTUAL[1]), BTreeSet::from([0]));
+    assert_eq!(answering(ledger), BTreeSet::from([2]));
+    // A neighbour outside of the ledger's ranges, which shop does not have.
+    client.ip("address add 192.168.77.99/24 dev eth0");
+    let from = Ipv4Addr::new(192, 168, 77, 99);
+    client.ip(&format!(
+        "route replace {ledger} via {} src {from}",
+        lab.balancer.v4
+    ));
+    assert!(lab.connect_to(ledger).is_err());
+    // The other's address is not to be had, by whatever name.
+    let thief = example("services/two-tenants.yaml")
+        .split("\n---\n")
+        .nth(3)
+        .expect("the ledger")
+        .replace("203.0.113.20", "203.0.113.10")
+        .replace("name: ledger", "name: a-thief");
+    lab.node.write("thief.yaml", &thief);
+    wait_for(SOON, "the thief is refused", || {
+        let said = lab.node.headgate(&["lb", "get", "bank/a-thief"]);
+        let why = "lies in no AddressPool that admits the namespace bank";
+        said.output.contains(why)
+    });
+    assert_eq!(answering(VIRTUAL[0]), BTreeSet::from([0, 1]));
+}
+
+fn container() {
+    let mut lab = ServiceLab::new(1);
+    lab.add_container();
+    let pool = example("services/nat.yaml");
+    let (pool, _) = pool.split_once("\n---\n").expect("two documents");
+    lab.node.write("pool.yaml", pool);
+    lab.node
+        .write("web.yaml", &lab.nat_service(&[(0, 1), (1, 1)]));
+    lab.node.start();
+    let state = || {
+        let service = lab.node.headgate(&["lb", "get", "shop/web", "-o", "json"]);
+        service.json()["state"].clone()
+    };
+    wait_for(SOON, "the service is enforced", || state() == "Enforced");
+    let mut held = Vec::new();
+    for family in [0, 1] {
+        let streams = (0..20).map(|_| lab.connect(family).expect("a backend answers"));
+        let mut streams: Vec<_> = streams.collect();
+        let numbers = streams.iter_mut().map(|s| ask(s).expect("an answer"));
+        assert_eq!(numbers.collect::<BTreeSet<u8>>(), BTreeSet::from([0, 1]));
+        let datagrams = (0..20).map(|_| lab.ask_by_udp(family).expect("an answer"));
+        assert_eq!(datagrams.collect::<BTreeSet<u8>>(), BTreeSet::from([0, 1]));
+        held.extend(streams);
+    }
+    // It sees who asks.
+    let flows = listed(&lab, &["--backend", &lab.backends[1].end.v4.to_string()]);
+    assert!(flows.iter().all(|flow| flow["local"] == flow["client"]));
+    assert!(!flows.is_empty());
+    lab.backends[1].namespace.ip("link del eth0");
+    wait_for(SOON, "a bridge without ports leads nowhere", || {
+        state() == "Pending"
+    });
 }
 
 fn datagrams() {

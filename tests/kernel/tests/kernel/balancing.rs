@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         in_kernel("only_what_is_served_is_sent_on", others),
         in_kernel("policies_judge_before_the_load_balancer", policies),
+        in_kernel("source_ranges_end_flows_by_direct_return", ranges),
         in_kernel("what_cannot_be_sent_on_is_dropped_and_counted", refusals),
         in_kernel("a_backend_without_a_way_drops_and_counts", nowhere),
         in_kernel("a_thousand_services_are_told_apart", thousand),
@@ -179,6 +180,63 @@ fn policies() {
         bytes: 54,
     };
     assert_eq!((counted["bad"], counted["web"]), (once, once));
+}
+
+/// `service` for clients in these ranges.
+fn only_from(mut service: Value, ranges: &[&str]) -> Value {
+    service["spec"]["sourceRanges"] = json!(ranges);
+    service
+}
+
+fn ranges() {
+    let open = json!({
+        "apiVersion": "headgate.dev/v1alpha1", "kind": "XdpPolicy",
+        "metadata": {"name": "open"},
+        "spec": {"rules": [{"name": "all", "action": "Allow"}]},
+    });
+    let other = only_from(
+        service("other", &["192.0.2.2"], 80, "TCP"),
+        &["10.0.0.4/32"],
+    );
+    let objects = |ranges: &[&str]| {
+        let web = only_from(web(), ranges);
+        [pool(), open.clone(), web, other.clone()]
+    };
+    let mut served =
+        Compiled::with_next_hops(&objects(&["10.0.0.2/32", "fd00::/127"]), ways(ARRIVED));
+    // Flows of even numbers come from 10.0.0.0/8, others from fd00::/64.
+    let verdicts = |served: &Compiled, flows: [u32; 4]| {
+        flows.map(|flow| served.in_kernel(&segment(flow, 0x10).frame()))
+    };
+    let flows = [2, 4, 1, 3];
+    assert_eq!(
+        verdicts(&served, flows),
+        [XDP_TX, XDP_DROP, XDP_TX, XDP_DROP]
+    );
+    let counted = served.counted();
+    assert_eq!(counted["shop/web/sourceRanges"].packets, 2);
+    assert_eq!((counted["web"].packets, counted["all"].packets), (2, 2));
+    // Each service by its own ranges, each port that it serves, and nothing else.
+    let to = |address: [u8; 4], port: u8, flow: u32| {
+        let mut frame = segment(flow, SYN).frame();
+        frame[30..34].copy_from_slice(&address);
+        frame[37] = port;
+        frame
+    };
+    for (frame, verdict) in [
+        (to([192, 0, 2, 2], 80, 2), XDP_DROP),
+        (to([192, 0, 2, 2], 80, 4), XDP_TX),
+        (to([192, 0, 2, 1], 81, 4), XDP_PASS),
+        (to([192, 0, 2, 9], 80, 4), XDP_PASS),
+    ] {
+        assert_eq!(served.in_kernel(&frame), verdict);
+    }
+    assert_eq!(served.counted()["shop/other/sourceRanges"].packets, 1);
+    served.change(&objects(&["10.0.0.4/32"]), ways(ARRIVED));
+    assert_eq!(
+        verdicts(&served, flows),
+        [XDP_DROP, XDP_TX, XDP_DROP, XDP_DROP]
+    );
 }
 
 fn refusals() {

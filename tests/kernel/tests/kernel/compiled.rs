@@ -204,8 +204,12 @@ impl Wanted {
         let rules = rules.map(|rule| (rule.name.clone(), rule.counter.expect("a counter")));
         let ports = compilation.services.iter().flat_map(|s| &s.frontends);
         let ports = ports.map(|port| (port.name.clone(), port.counter));
+        let ranges = compilation.services.iter().filter_map(|service| {
+            let counter = service.source_ranges.as_ref()?.counter;
+            Some((format!("{}/sourceRanges", service.name), counter))
+        });
         Self {
-            rules: rules.chain(ports).collect(),
+            rules: rules.chain(ports).chain(ranges).collect(),
             state,
         }
     }

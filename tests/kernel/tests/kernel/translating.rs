@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         in_kernel("a_flow_stays_with_its_backend_when_the_ring_changes", stays),
         in_kernel("datagrams_follow_the_ring", follows),
         in_kernel("policies_judge_the_first_packet_of_a_flow", policies),
+        in_kernel("source_ranges_refuse_new_flows_through_nat", ranges),
         in_kernel("what_is_no_reply_goes_to_the_stack", no_replies),
         in_kernel("a_port_that_is_used_again_is_judged_again", again),
         in_kernel("a_flood_takes_no_flow_that_is_confirmed", flood),
@@ -229,6 +230,35 @@ fn policies() {
     assert_eq!(counted["new"].packets, 1);
     assert_eq!(counted["DefaultDrop"].packets, 2);
     assert_eq!(counted["KnownFlow"].packets, 2);
+}
+
+fn ranges() {
+    let from = |ranges: &[&str]| {
+        let mut service = service(1..=BACKENDS);
+        service["spec"]["sourceRanges"] = json!(ranges);
+        [pool(), service]
+    };
+    let mut served = served(&from(&["10.0.0.2/32", "fd00::1/128"]));
+    let drops = |served: &Compiled, flow: u32, flags| {
+        served.in_kernel(&asks(flow, flags).frame()) == XDP_DROP
+    };
+    for flow in [4, 3] {
+        assert!(drops(&served, flow, Some(SYN)) && drops(&served, flow, None));
+    }
+    assert!(served.node.kernel.flows().expect("read").is_empty());
+    let connected = [2, 1].map(|flow| connect(&served, flow).destination);
+    assert_eq!(served.counted()["shop/web/sourceRanges"].packets, 4);
+    // Who is connected stays, and gets no other connection.
+    served.change(&from(&["192.0.2.0/24"]), ways());
+    for (flow, backend) in [2, 1].into_iter().zip(connected) {
+        let got = through(&served, &asks(flow, Some(ACK)));
+        assert_eq!(got.destination, backend);
+        through(&served, &answer(&got, Some(ACK)));
+        let mut another = asks(flow, Some(SYN));
+        another.source.set_port(999);
+        assert_eq!(served.in_kernel(&another.frame()), XDP_DROP);
+        assert!(drops(&served, flow, None));
+    }
 }
 
 fn no_replies() {

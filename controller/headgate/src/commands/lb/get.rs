@@ -51,6 +51,15 @@ fn table(service: &ServiceView) -> String {
         });
         text.push_str(&columns(["BACKEND", "WEIGHT", "NEXT HOP"], rows));
     }
+    if let Some(limits) = &service.source_ranges {
+        let dropped = format!(
+            "from elsewhere: {} packets of {} bytes dropped",
+            number(limits.packets),
+            number(limits.bytes)
+        );
+        let ranges = limits.ranges.iter().cloned().chain([dropped]);
+        text.push_str(&section("Source ranges", ranges));
+    }
     let findings = service.findings.iter().map(ToString::to_string);
     text.push_str(&section("Findings", findings));
     text

@@ -1,9 +1,9 @@
 //! `headgate lb trace`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clap::{Args, ValueEnum};
-use headgate_compile::services;
+use headgate_compile::services::{self, sources};
 use headgate_crds::ServiceProtocol;
 use serde::Serialize;
 
@@ -57,6 +57,18 @@ impl From<Protocol> for ServiceProtocol {
 struct Trace {
     service: String,
     port: String,
+    /// Absent where it goes nowhere.
+    #[serde(flatten)]
+    place: Option<Place>,
+    /// Why it goes nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<String>,
+}
+
+/// Which backend a flow has, and by which entry.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
     /// Place in the ring, from 0.
     ring_entry: u32,
     ring_size: u32,
@@ -87,6 +99,29 @@ fn trace(views: &[ServiceView], asked: &TraceArguments) -> Result<Trace, CliErro
     let Some((service, frontend)) = found.next() else {
         return Err(CliError::not_served(asked.service, protocol.as_str()));
     };
+    let dropped = dropped(service, frontend, asked.client.ip());
+    let place = || place(frontend, asked, protocol);
+    Ok(Trace {
+        service: service.name.clone(),
+        port: frontend.name.clone(),
+        place: dropped.is_none().then(place),
+        dropped,
+    })
+}
+
+/// Why the load balancer drops what `client` sends there.
+fn dropped(service: &ServiceView, frontend: &FrontendView, client: IpAddr) -> Option<String> {
+    if let Some(limits) = &service.source_ranges
+        && !sources::admit(&limits.ranges, client)
+    {
+        let ranges = limits.ranges.join(", ");
+        return Some(format!("{client} is outside of sourceRanges: {ranges}"));
+    }
+    frontend.backends.is_empty().then(|| "NoBackend".to_owned())
+}
+
+/// `frontend` has backends.
+fn place(frontend: &FrontendView, asked: &TraceArguments, protocol: ServiceProtocol) -> Place {
     let backends = frontend.backends.iter();
     let backends: Vec<_> = backends.map(|b| (b.address, b.weight)).collect();
     let (ring_entry, number) = services::place_of(
@@ -96,24 +131,24 @@ fn trace(views: &[ServiceView], asked: &TraceArguments) -> Result<Trace, CliErro
         &backends,
         frontend.ring_size,
     );
-    Ok(Trace {
-        service: service.name.clone(),
-        port: frontend.name.clone(),
+    Place {
         ring_entry,
         ring_size: frontend.ring_size,
         backend: frontend.backends[number].clone(),
-    })
+    }
 }
 
 fn table(trace: &Trace) -> String {
-    fields([
+    let mut rows = vec![
         ("Service", trace.service.clone()),
         ("Port", trace.port.clone()),
-        (
-            "Ring entry",
-            format!("{} of {}", trace.ring_entry, trace.ring_size),
-        ),
-        ("Backend", trace.backend.end().to_string()),
-        ("Next hop", trace.backend.way()),
-    ])
+    ];
+    if let Some(place) = &trace.place {
+        let entry = format!("{} of {}", place.ring_entry, place.ring_size);
+        rows.push(("Ring entry", entry));
+        rows.push(("Backend", place.backend.end().to_string()));
+        rows.push(("Next hop", place.backend.way()));
+    }
+    rows.extend(trace.dropped.clone().map(|why| ("Dropped", why)));
+    fields(rows)
 }

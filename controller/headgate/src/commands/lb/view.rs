@@ -33,7 +33,19 @@ pub(super) struct ServiceView {
     pub(super) state: ResourceState,
     pub(super) interfaces: Vec<InterfaceView>,
     pub(super) frontends: Vec<FrontendView>,
+    /// Absent where any client may use it.
+    pub(super) source_ranges: Option<SourceRangesView>,
     pub(super) findings: Vec<Finding>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SourceRangesView {
+    /// As written.
+    pub(super) ranges: Vec<String>,
+    /// What came from outside of them; absent where nothing counts.
+    pub(super) packets: Option<u64>,
+    pub(super) bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -95,14 +107,20 @@ pub(super) fn read(place: &InstanceArguments) -> Result<Vec<ServiceView>, CliErr
             .iter()
             .flat_map(|service| &service.frontends)
     };
-    let indices: BTreeSet<u32> = frontends().map(|frontend| frontend.counter).collect();
+    let of_ranges = report
+        .services
+        .iter()
+        .filter_map(|s| s.source_ranges.as_ref());
+    let of_ranges = of_ranges.map(|ranges| ranges.counter);
+    let of_ports = frontends().map(|frontend| frontend.counter);
+    let indices: BTreeSet<u32> = of_ports.chain(of_ranges).collect();
     let counts = match live.reading.observed.prepared {
         true => live.kernel.rule_counters(&indices)?,
         false => BTreeMap::new(),
     };
     let backends = frontends().flat_map(|frontend| &frontend.backends);
     let elsewhere = backends.filter(|backend| !backend.here);
-    let ways = ways::look(&elsewhere.map(|backend| backend.address).collect())?;
+    let (ways, _) = ways::look(&elsewhere.map(|backend| backend.address).collect())?;
     let enforcements = enforcement::of(&live.reading);
     let backend = |member: &Member| {
         let hop: Option<&NextHop> = ways.get(&member.address).filter(|_| !member.here);
@@ -133,6 +151,14 @@ pub(super) fn read(place: &InstanceArguments) -> Result<Vec<ServiceView>, CliErr
                 backends: frontend.backends.iter().map(backend).collect(),
             }
         });
+        let source_ranges = service.source_ranges.as_ref().map(|ranges| {
+            let count = counts.get(&ranges.counter);
+            SourceRangesView {
+                ranges: ranges.ranges.clone(),
+                packets: count.map(|count| count.packets),
+                bytes: count.map(|count| count.bytes),
+            }
+        });
         ServiceView {
             name: service.name.clone(),
             place: service.place.clone(),
@@ -141,6 +167,7 @@ pub(super) fn read(place: &InstanceArguments) -> Result<Vec<ServiceView>, CliErr
             selected: service.selected,
             state: state(service.selected, &interfaces, &findings),
             frontends: frontends.collect(),
+            source_ranges,
             interfaces,
             findings,
         }

@@ -50,7 +50,8 @@ pub(crate) struct MonitorArguments {
     #[arg(long = "type", value_name = "TYPE", value_enum)]
     kind: Option<Kind>,
 
-    /// Only packets that this rule decided.
+    /// Only packets that this rule decided; those from outside of a service's source ranges are
+    /// NAMESPACE/NAME/sourceRanges.
     #[arg(long, value_name = "POLICY/RULE")]
     rule: Option<RuleName>,
 
@@ -96,7 +97,8 @@ impl FromStr for RuleName {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once('/') {
+        // A service's name has a slash itself.
+        match text.rsplit_once('/') {
             Some((policy, rule)) if !policy.is_empty() && !rule.is_empty() => Ok(Self {
                 policy: policy.to_owned(),
                 rule: rule.to_owned(),

@@ -18,6 +18,9 @@ use headgate_kernel::{
 
 use crate::{arguments::InstanceArguments, live::interface_names, outcome::CliError};
 
+/// The rule of a service that drops what comes from outside of its ranges.
+const SOURCE_RANGES: &str = "sourceRanges";
+
 /// The beginning of a digest, as events tell it.
 type Tables = [u8; 8];
 
@@ -80,6 +83,13 @@ impl Names {
                 }
             }
         }
+        let report = self.report.iter();
+        for service in report.flat_map(|report| &report.services) {
+            if let Some(ranges) = &service.source_ranges {
+                let name = (service.name.clone(), SOURCE_RANGES.to_owned());
+                self.rules.insert(ranges.counter, name);
+            }
+        }
         Ok(())
     }
 
@@ -89,6 +99,11 @@ impl Names {
             instance: self.place.instance.clone(),
             folder: self.place.folder(),
         })?;
+        let mut services = report.services.iter().filter(|_| rule == SOURCE_RANGES);
+        let service = services.find(|found| found.name == policy);
+        if let Some(ranges) = service.and_then(|found| found.source_ranges.as_ref()) {
+            return Ok(ranges.counter);
+        }
         let named = report.policies.iter().find(|found| found.name == policy);
         let Some(found) = named else {
             let names = report.policies.iter().map(|policy| policy.name.clone());

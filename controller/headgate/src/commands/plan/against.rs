@@ -117,7 +117,7 @@ fn compiled(directory: &Path, node: &NodeFacts, memory: &Memory) -> Result<Compi
         return Err(CliError::Unavailable(reason));
     }
     let mut node = node.clone();
-    node.next_hops = ways::look(&backends(
+    (node.next_hops, node.here) = ways::look(&backends(
         &resources.snapshot,
         memory,
         &node.name,
