@@ -26,6 +26,7 @@ pub(crate) struct Shared {
     monitor_budgets: Map,
     events: Map,
     pub(crate) flows: Map,
+    placements: Map,
 }
 
 impl Shared {
@@ -54,6 +55,7 @@ impl Shared {
             monitor_budgets,
             events,
             flows,
+            placements,
         ] = <[Map; maps::SHARED.len()]>::try_from(found)
             .expect("one map for each of SHARED, in its order");
         Ok(Some(Self {
@@ -67,6 +69,7 @@ impl Shared {
             monitor_budgets,
             events,
             flows,
+            placements,
         }))
     }
 
@@ -123,7 +126,8 @@ impl Shared {
             &self.monitor_budgets,
             &self.events,
         ];
-        let balancing = why_no_balancer().is_none().then_some(&self.flows);
+        let balancing = [&self.flows, &self.placements].into_iter();
+        let balancing = balancing.filter(|_| why_no_balancer().is_none());
         always.into_iter().chain(balancing).map(Map::id).collect()
     }
 

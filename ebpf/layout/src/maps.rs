@@ -1,6 +1,6 @@
 //! The table of maps: one place for every name, type and size.
 
-use crate::{failsafe, flows, monitor, verdict};
+use crate::{failsafe, flows, monitor, settling, verdict};
 
 /// Places that a revision's tables can live in; one is active.
 pub const SLOTS: u32 = 2;
@@ -175,8 +175,18 @@ pub const FLOW_TABLE: MapSpec = MapSpec {
     mmapable: true,
 };
 
+/// Connections that have begun while services settle: see [`settling`].
+pub const PLACEMENTS: MapSpec = MapSpec {
+    name: "PLACEMENTS",
+    kind: MapType::Array,
+    key_size: 4,
+    value_size: settling::BYTES,
+    max_entries: 1,
+    mmapable: false,
+};
+
 /// Every map that is pinned once for an instance; [`TABLES`] is pinned once for each capacity.
-pub const SHARED: [MapSpec; 10] = [
+pub const SHARED: [MapSpec; 11] = [
     ACTIVE,
     RULE_COUNTERS,
     REASON_COUNTERS,
@@ -187,6 +197,7 @@ pub const SHARED: [MapSpec; 10] = [
     MONITOR_BUDGETS,
     EVENTS,
     FLOWS,
+    PLACEMENTS,
 ];
 
 /// Bytes before the end of a block at which the digest of its tables is written, for events: in its

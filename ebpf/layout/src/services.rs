@@ -153,7 +153,7 @@ pub struct Backend {
     pub local: [u64; 2],
     /// The port that it listens on.
     pub port: u32,
-    /// As [`Service::forwarding`].
+    /// As [`Service::forwarding`]; [`SETTLING`] where this is a [`crate::settling::Choice`].
     pub forwarding: u32,
 }
 
@@ -162,6 +162,9 @@ pub const DIRECT_RETURN: u32 = 0;
 /// [`Service::forwarding`]: frames get the backend's address and port for the service's, and one of this
 /// node for the client's; those to a backend on this node keep the client's.
 pub const NAT: u32 = 1;
+
+/// [`Backend::forwarding`]: which backend it is depends on the connection.
+pub const SETTLING: u32 = 2;
 
 /// Key of a service in [`Service::port`].
 #[inline(always)]

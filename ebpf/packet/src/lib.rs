@@ -17,5 +17,6 @@ pub mod frame;
 pub mod judge;
 pub mod nat;
 pub mod parse;
+pub mod settling;
 pub mod tables;
 pub mod trie;

@@ -12,12 +12,14 @@ use headgate_packet::{
     flows::Known,
     forward::{Passing, depart},
     judge::{Cause, Verdict},
+    settling::{is_choice, placed},
 };
 
 use crate::{
     flows::MapFlows,
     frame::XdpFrame,
     maps::{MapTables, Node, RULE_COUNTERS, count},
+    settling::MapPlacements,
 };
 
 /// What the kernel is to do with a frame that may pass: makes it one for its backend or its client, if it
@@ -36,7 +38,11 @@ pub fn forward<const BALANCES: bool>(
         return xdp_action::XDP_PASS;
     };
     let flow = verdict.flow.to_word();
-    let outcome = send_on(ctx.ctx, start, verdict.backend, flow, verdict.length);
+    let backend = match is_choice(&MapTables::new(start), verdict.backend) {
+        true => place(ctx.ctx, start, verdict.backend),
+        false => verdict.backend,
+    };
+    let outcome = send_on(ctx.ctx, start, backend, flow, verdict.length);
     if let Some(reason) = Reason::numbered((outcome >> 32) as u32) {
         *verdict = Verdict {
             action: reason.action(),
@@ -45,6 +51,14 @@ pub fn forward<const BALANCES: bool>(
         };
     }
     outcome as u32
+}
+
+/// Where the backend of a frame lies whose service settles. A function of its own: see [`send_on`], which has no
+/// stack to spare.
+#[inline(never)]
+fn place(ctx: *mut xdp_md, start: NonNull<u8>, choice: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    placed(&XdpFrame::new(&ctx), &MapTables::new(start), choice, MapPlacements::get)
 }
 
 /// In the upper half of what [`send_on`] gives: no reason to drop.

@@ -11,6 +11,7 @@ mod forward;
 mod frame;
 mod maps;
 mod monitor;
+mod settling;
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},

@@ -20,6 +20,7 @@ use headgate_kernel_tests::{
 };
 use headgate_layout::{
     flows::{self, Flow, Shared},
+    settling::{PLACEMENTS, Placement},
     verdict::{Action, Count, Reason},
 };
 use headgate_packet::{
@@ -28,6 +29,7 @@ use headgate_packet::{
     forward::{Passing, depart},
     judge::{Cause, Environment, Verdict, judge},
     parse::Addresses,
+    settling::{HostPlacements, is_choice, placed},
     tables::HostTables,
 };
 use serde_json::Value;
@@ -41,6 +43,7 @@ pub(crate) struct Compiled {
     pub(crate) rules: BTreeMap<String, u32>,
     block: Vec<u64>,
     flows: Option<Flows>,
+    placements: Vec<Placement>,
     interface: Interface,
 }
 
@@ -75,6 +78,7 @@ impl Compiled {
         Self {
             block: wanted.block(),
             flows: wanted.state.flows.then(Flows::new),
+            placements: (0..PLACEMENTS).map(|_| Placement::new_zeroed()).collect(),
             rules: wanted.rules,
             interface,
             node,
@@ -103,8 +107,18 @@ impl Compiled {
             _ => {}
         }
         let flows = || host.flows();
+        let placements = || {
+            Some(HostPlacements {
+                placements: &self.placements,
+                now: 1,
+            })
+        };
+        let backend = match is_choice(&host.tables, verdict.backend) {
+            true => placed(frame, &host.tables, verdict.backend, placements),
+            false => verdict.backend,
+        };
         let passing = Passing {
-            backend: verdict.backend,
+            backend,
             flow: verdict.flow,
             length: verdict.length,
             ifindex: ARRIVED.0,
