@@ -269,7 +269,12 @@ impl LoadBalancerServiceSpec {
 
     /// The backends that get packets, parsed, with their weights.
     pub fn weighted_backends(&self) -> impl Iterator<Item = (IpAddr, u16)> {
-        let backends = self.backends.fixed.iter().filter(|b| b.weight > 0);
+        self.living_backends().filter(|(_, weight)| *weight > 0)
+    }
+
+    /// The backends, parsed, with their weights: those of weight 0 keep what they have.
+    pub fn living_backends(&self) -> impl Iterator<Item = (IpAddr, u16)> {
+        let backends = self.backends.fixed.iter();
         backends.filter_map(|backend| Some((backend.address.parse().ok()?, backend.weight)))
     }
 }

@@ -23,7 +23,10 @@ use crate::{
     finding::{Finding, FindingReason, Severity},
     node::Interface,
     select::{self, Remark},
-    services::{Claim, Frontend, admits, claims, elsewhere, members, next_hop, protocol, referred},
+    services::{
+        Claim, Frontend, Histories, History, admits, claims, elsewhere, members, next_hop,
+        protocol, referred,
+    },
     snapshot::{BalancedService, Content, Uid},
 };
 
@@ -208,8 +211,13 @@ impl Compiler<'_> {
         versions: &'b BTreeMap<Uid, Version>,
         leased: &BTreeMap<Uid, Vec<u32>>,
         findings: &mut Vec<Finding>,
-    ) -> Vec<Served<'b>> {
+    ) -> (Vec<Served<'b>>, Histories) {
         let mut served = Vec::new();
+        let known = &self.memory.histories;
+        let mut histories = Histories {
+            epoch: known.epoch,
+            ..Histories::default()
+        };
         for (uid, version) in versions {
             let (Content::Service(service), Some(counters)) = (&version.content, leased.get(uid))
             else {
@@ -224,15 +232,16 @@ impl Compiler<'_> {
                 .chain(self.unknown_next_hops(&version.name.name, spec))
                 .chain(self.unseen_replies(&version.name.name, spec, &selection.interfaces));
             findings.extend(remarks.map(|remark| finding(version, remark)));
+            let history = histories.note(known, uid, spec, self.now);
             served.push(Served {
                 uid,
                 version,
                 spec,
-                frontends: self.frontends(&version.name.name, spec, counters),
+                frontends: self.frontends(&version.name.name, spec, counters, history.as_ref()),
                 interfaces: selection.interfaces,
             });
         }
-        served
+        (served, histories)
     }
 
     /// What a service lacks whose backends a Service has.
@@ -336,6 +345,7 @@ impl Compiler<'_> {
         name: &str,
         spec: &LoadBalancerServiceSpec,
         counters: &[u32],
+        history: Option<&Arc<History>>,
     ) -> Vec<Frontend> {
         let ports = spec.ports.iter().zip(counters);
         let ports: Vec<_> = ports
@@ -359,6 +369,7 @@ impl Compiler<'_> {
                     ring_size: spec.ring_size,
                     forwarding: spec.forwarding,
                     backends,
+                    history: history.cloned(),
                 });
             }
         }
@@ -384,6 +395,7 @@ impl Compiler<'_> {
                     ring_size: frontend.ring_size,
                     counter: frontend.counter,
                     backends: frontend.backends.clone(),
+                    settling: frontend.settling().cloned(),
                 }
             });
         ServiceSummary {
