@@ -26,6 +26,9 @@ const MAX_LISTED: usize = 2 * MAX_BACKENDS as usize;
 /// Backends with their weights; those of weight 0 keep connections and get no new ones.
 type Weighted = Vec<(IpAddr, u16)>;
 
+#[cfg(test)]
+mod tests;
+
 /// Histories of all services in effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Histories {
@@ -69,7 +72,8 @@ impl Histories {
         }
         let former = known.of.get(uid);
         let mut history = former.map_or_else(History::default, |history| (**history).clone());
-        history.go_on(spec, now, &mut self.epoch);
+        let backends = spec.living_backends().collect();
+        history.go_on(spec.ring_size, backends, now, &mut self.epoch);
         let history = match former {
             Some(former) if **former == history => Arc::clone(former),
             _ => Arc::new(history),
@@ -80,12 +84,11 @@ impl Histories {
 }
 
 impl History {
-    fn go_on(&mut self, spec: &LoadBalancerServiceSpec, now: Seconds, epoch: &mut u16) {
-        let mut backends: Weighted = spec.living_backends().collect();
+    fn go_on(&mut self, ring_size: u32, mut backends: Weighted, now: Seconds, epoch: &mut u16) {
         backends.sort();
         self.former
             .retain(|era| now.0.saturating_sub(era.ended.0) < SETTLING);
-        if self.ring_size != spec.ring_size {
+        if self.ring_size != ring_size {
             // Entries of rings of two sizes have nothing to do with each other.
             self.former.clear();
         } else if self.backends != backends {
@@ -96,7 +99,7 @@ impl History {
             let too_many = self.former.len().saturating_sub(MAX_ERAS);
             self.former.drain(..too_many);
         }
-        self.ring_size = spec.ring_size;
+        self.ring_size = ring_size;
         self.backends = backends;
         self.number(epoch);
     }

@@ -15,4 +15,5 @@ mod known_failures;
 mod lost_memory;
 mod nodes;
 mod ports;
+mod settling;
 mod too_large;

@@ -44,6 +44,7 @@ pub(crate) struct Compiled {
     block: Vec<u64>,
     flows: Option<Flows>,
     placements: Vec<Placement>,
+    memory: Memory,
     interface: Interface,
 }
 
@@ -73,13 +74,15 @@ impl Compiled {
             lower: None,
             has_default_route: true,
         };
-        let wanted = Wanted::of(objects, next_hops, interface.clone());
+        let memory = Memory::default();
+        let wanted = Wanted::of(objects, next_hops, interface.clone(), &memory);
         node.converge(&wanted.state);
         Self {
             block: wanted.block(),
             flows: wanted.state.flows.then(Flows::new),
             placements: (0..PLACEMENTS).map(|_| Placement::new_zeroed()).collect(),
             rules: wanted.rules,
+            memory: wanted.memory,
             interface,
             node,
         }
@@ -87,10 +90,11 @@ impl Compiled {
 
     /// Enforces these objects instead.
     pub(crate) fn change(&mut self, objects: &[Value], next_hops: BTreeMap<IpAddr, NextHop>) {
-        let wanted = Wanted::of(objects, next_hops, self.interface.clone());
+        let wanted = Wanted::of(objects, next_hops, self.interface.clone(), &self.memory);
         self.node.converge(&wanted.state);
         self.block = wanted.block();
         self.rules = wanted.rules;
+        self.memory = wanted.memory;
     }
 
     /// What the host makes of `frame`.
@@ -175,10 +179,16 @@ impl Compiled {
 struct Wanted {
     state: DatapathState,
     rules: BTreeMap<String, u32>,
+    memory: Memory,
 }
 
 impl Wanted {
-    fn of(objects: &[Value], next_hops: BTreeMap<IpAddr, NextHop>, interface: Interface) -> Self {
+    fn of(
+        objects: &[Value],
+        next_hops: BTreeMap<IpAddr, NextHop>,
+        interface: Interface,
+        memory: &Memory,
+    ) -> Self {
         let facts = NodeFacts {
             name: "node".to_owned(),
             labels: BTreeMap::new(),
@@ -191,7 +201,7 @@ impl Wanted {
             unreadable: Vec::new(),
             endpoints: None,
         };
-        let compilation = compile(&snapshot, &facts, &Memory::default(), Seconds(0));
+        let compilation = compile(&snapshot, &facts, memory, Seconds(0));
         // Where backends answer is made up: see `ARRIVED`.
         let unexpected = |finding: &&Finding| finding.reason != FindingReason::RepliesUnseen;
         let unexpected: Vec<_> = compilation.findings.iter().filter(unexpected).collect();
@@ -205,6 +215,7 @@ impl Wanted {
         let ports = ports.map(|port| (port.name.clone(), port.counter));
         Self {
             rules: rules.chain(ports).collect(),
+            memory: compilation.memory,
             state,
         }
     }

@@ -1,6 +1,6 @@
 //! `headgate lb trace`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clap::{Args, ValueEnum};
 use headgate_compile::services;
@@ -61,6 +61,9 @@ struct Trace {
     ring_entry: u32,
     ring_size: u32,
     backend: BackendView,
+    /// Where it goes instead if it began before a change of backends from which the service settles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    former_backend: Option<IpAddr>,
 }
 
 pub(super) fn run(arguments: &TraceArguments) -> Result<Outcome, CliError> {
@@ -96,7 +99,11 @@ fn trace(views: &[ServiceView], asked: &TraceArguments) -> Result<Trace, CliErro
         &backends,
         frontend.ring_size,
     );
+    let history = frontend.settling.as_ref().map(|settling| &settling.history);
+    let former_backend =
+        history.and_then(|history| services::former_place_of(asked.client, asked.service, history));
     Ok(Trace {
+        former_backend,
         service: service.name.clone(),
         port: frontend.name.clone(),
         ring_entry,
@@ -106,7 +113,7 @@ fn trace(views: &[ServiceView], asked: &TraceArguments) -> Result<Trace, CliErro
 }
 
 fn table(trace: &Trace) -> String {
-    fields([
+    let rows = [
         ("Service", trace.service.clone()),
         ("Port", trace.port.clone()),
         (
@@ -115,5 +122,10 @@ fn table(trace: &Trace) -> String {
         ),
         ("Backend", trace.backend.end().to_string()),
         ("Next hop", trace.backend.way()),
-    ])
+    ];
+    let settling = trace.former_backend.map(|former| {
+        let stays = format!("what began before backends changed stays with {former}");
+        ("Settling", stays)
+    });
+    fields(rows.into_iter().chain(settling))
 }
