@@ -245,7 +245,8 @@ pub struct StaticBackend {
     #[schemars(extend("maxLength" = 45, "x-kubernetes-validations" = address::rules()))]
     pub address: String,
 
-    /// Its share of the flows, beside the other backends' weights. 0 gives it none.
+    /// Its share of the flows, beside the other backends' weights. 0 gives it no new
+    /// ones; its TCP connections stay, by DirectReturn for an hour.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = 256))]
     pub weight: u16,
