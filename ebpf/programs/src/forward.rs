@@ -58,7 +58,12 @@ pub fn forward<const BALANCES: bool>(
 #[inline(never)]
 fn place(ctx: *mut xdp_md, start: NonNull<u8>, choice: u32) -> u32 {
     let ctx = XdpContext::new(ctx);
-    placed(&XdpFrame::new(&ctx), &MapTables::new(start), choice, MapPlacements::get)
+    placed(
+        &XdpFrame::new(&ctx),
+        &MapTables::new(start),
+        choice,
+        MapPlacements::get,
+    )
 }
 
 /// In the upper half of what [`send_on`] gives: no reason to drop.

@@ -14,13 +14,13 @@ use headgate_crds::{
     AddressPoolSpec, Forwarding, Kind, LoadBalancerServiceSpec, ServicePort, ServiceProtocol,
     parse_cidr,
 };
-use headgate_layout::services::{
-    Backend, DIRECT_RETURN, LinkAddresses, MAX_SERVICES, NAT, SERVICES, Service, Services, Way,
-    hash_of, hash_of_flow, port_and_protocol, ring_entry,
+use headgate_layout::{
+    services::{
+        Backend, DIRECT_RETURN, LinkAddresses, MAX_SERVICES, NAT, SERVICES, SETTLING, Service,
+        Services, Way, hash_of, hash_of_flow, port_and_protocol, ring_entry,
+    },
+    settling::Choice,
 };
-use headgate_layout::{services::SETTLING, settling::Choice};
-use settling::Settling;
-pub use settling::{Histories, History};
 use zerocopy::IntoBytes as _;
 
 use crate::{
@@ -31,6 +31,9 @@ use crate::{
     node::NextHop,
     snapshot::{Content, Snapshot},
 };
+
+use settling::Settling;
+pub use settling::{Histories, History};
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -322,12 +325,15 @@ impl Rings {
     }
 }
 
+/// A ring of a service that settles, and where it lies.
+type WrittenRing = (Arc<Settling>, u32);
+
 /// Rings and backends written so far: ports of one service share them.
 struct Written<'a> {
     rings: BTreeMap<(Weighted, u32), u32>,
     backends: BTreeMap<(Vec<Member>, u32), u32>,
     /// By the address of the history, and the family.
-    settling: BTreeMap<(*const History, bool), Option<(Arc<Settling>, u32)>>,
+    settling: BTreeMap<(*const History, bool), Option<WrittenRing>>,
     known: &'a mut Rings,
 }
 
@@ -371,11 +377,7 @@ impl Written<'_> {
     }
 
     /// How the entries of a port's ring have changed, and where the ring lies; `None` at rest.
-    fn settling(
-        &mut self,
-        frontend: &Frontend,
-        writer: &mut BlockWriter,
-    ) -> Option<(Arc<Settling>, u32)> {
+    fn settling(&mut self, frontend: &Frontend, writer: &mut BlockWriter) -> Option<WrittenRing> {
         let history = frontend.settling()?;
         let is_ipv4 = frontend.address.is_ipv4();
         let known = self.settling.entry((Arc::as_ptr(history), is_ipv4));
