@@ -8,7 +8,7 @@ use std::{
 use headgate_compile::{node::NextHop, services::place_of};
 use headgate_crds::ServiceProtocol;
 use headgate_kernel_tests::{
-    frames::{Segment, XDP_TX, udp4},
+    frames::{Segment, XDP_DROP, XDP_TX, udp4},
     trials::in_kernel_that_balances as in_kernel,
 };
 use libtest_mimic::Trial;
@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         in_kernel("datagrams_go_with_the_new_ring_at_once", datagrams),
         in_kernel("a_flood_while_a_service_settles_moves_nobody", flood),
         in_kernel("a_forged_syn_moves_no_connection_that_was_seen", forged),
+        in_kernel("what_policies_drop_takes_no_place", dropped),
     ]
 }
 
@@ -254,5 +255,24 @@ fn forged() {
         for flow in 0..200 {
             assert_eq!(lab.sends(flow, flags), 1, "flow {flow}");
         }
+    }
+}
+
+fn dropped() {
+    let mut lab = Lab::new(equal([1]));
+    let closed = json!({
+        "apiVersion": "headgate.dev/v1alpha1", "kind": "XdpPolicy",
+        "metadata": {"name": "closed"},
+        "spec": {"defaultAction": "Drop"},
+    });
+    let [pool, service] = objects(&equal(1..=20), "TCP");
+    lab.served.change(&[pool, service, closed], ways());
+    for flow in 0..200 {
+        let frame = segment(flow, SYN).frame();
+        assert_eq!(lab.served.in_kernel(&frame), XDP_DROP);
+    }
+    lab.change(equal(1..=20));
+    for flow in 0..200 {
+        assert_eq!(lab.sends(flow, ACK), 1, "flow {flow} has no place");
     }
 }
