@@ -171,6 +171,7 @@ fn many(family: Family, count: u16, backends: u16, meets: bool) -> Vec<Frontend>
                 here: false,
             })
             .collect(),
+        history: None,
     });
     frontends.collect()
 }

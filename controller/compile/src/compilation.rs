@@ -198,6 +198,7 @@ impl Compiler<'_> {
             ports,
             uplinks: self.uplinks.clone(),
             endpoints: self.endpoints_in_use(&attempt.versions),
+            histories: attempt.histories.clone(),
             generations,
             last_good,
         };

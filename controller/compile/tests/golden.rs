@@ -17,7 +17,7 @@ use headgate_datapath::state::{FailsafePeer, Ifindex};
 use serde::Deserialize;
 use serde_json::Value;
 
-use scene::{Agent, Enforced, submitted};
+use scene::{Agent, Enforced, NOW, submitted};
 
 /// The first document of an input: the node.
 #[derive(Deserialize)]
@@ -244,9 +244,20 @@ fn render_service(service: &ServiceSummary, text: &mut String) -> std::fmt::Resu
                 )
             })
             .collect();
+        let settles = frontend.settling.as_ref().and_then(|s| s.settles_at());
+        let settling = settles.map_or_else(String::new, |at| {
+            let draining = frontend.settling.iter();
+            let draining = draining.flat_map(|s| s.draining(frontend.address.is_ipv4()));
+            let draining: Vec<_> = draining.map(|address| address.to_string()).collect();
+            format!(
+                ", settling for {} s, draining {}",
+                at.0 - NOW.0,
+                words((!draining.is_empty()).then(|| draining.join(", ")))
+            )
+        });
         writeln!(
             text,
-            "  {}: {} {} port {}, by {:?}, ring of {}, counter {}, to {}",
+            "  {}: {} {} port {}, by {:?}, ring of {}, counter {}, to {}{settling}",
             frontend.name,
             frontend.address,
             frontend.protocol,

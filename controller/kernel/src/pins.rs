@@ -3,7 +3,7 @@
 //! ```text
 //! <bpffs>/headgate/<instance>/v<layout version>/
 //!   ACTIVE  RULE_COUNTERS  REASON_COUNTERS  FAILSAFE  FAILSAFE_BITS
-//!   MONITORED  MONITOR  MONITOR_BUDGETS  EVENTS  ERROR_BUDGETS
+//!   MONITORED  MONITOR  MONITOR_BUDGETS  EVENTS  ERROR_BUDGETS  FLOWS  PLACEMENTS
 //!   slots-<capacity>                            the outer map for programs of this capacity
 //!   links/port<number>                          what keeps a program on its interface
 //!   programs/port<number>-<object>-<capacity>   the program behind that link

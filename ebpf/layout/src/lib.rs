@@ -8,6 +8,7 @@ pub mod flows;
 pub mod maps;
 pub mod monitor;
 pub mod services;
+pub mod settling;
 pub mod tables;
 pub mod trie;
 pub mod verdict;

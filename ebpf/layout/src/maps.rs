@@ -1,6 +1,6 @@
 //! The table of maps: one place for every name, type and size.
 
-use crate::{failsafe, flows, monitor, services, verdict};
+use crate::{failsafe, flows, monitor, services, settling, verdict};
 
 /// Places that a revision's tables can live in; one is active.
 pub const SLOTS: u32 = 2;
@@ -185,8 +185,18 @@ pub const FLOW_TABLE: MapSpec = MapSpec {
     mmapable: true,
 };
 
+/// Connections that have begun while services settle: see [`settling`].
+pub const PLACEMENTS: MapSpec = MapSpec {
+    name: "PLACEMENTS",
+    kind: MapType::Array,
+    key_size: 4,
+    value_size: settling::BYTES,
+    max_entries: 1,
+    mmapable: false,
+};
+
 /// Every map that is pinned once for an instance; [`TABLES`] is pinned once for each capacity.
-pub const SHARED: [MapSpec; 11] = [
+pub const SHARED: [MapSpec; 12] = [
     ACTIVE,
     RULE_COUNTERS,
     REASON_COUNTERS,
@@ -198,6 +208,7 @@ pub const SHARED: [MapSpec; 11] = [
     EVENTS,
     ERROR_BUDGETS,
     FLOWS,
+    PLACEMENTS,
 ];
 
 /// Bytes before the end of a block at which the digest of its tables is written, for events: in its

@@ -11,6 +11,7 @@ mod forward;
 mod frame;
 mod maps;
 mod monitor;
+mod settling;
 
 use core::mem::MaybeUninit;
 

@@ -26,7 +26,7 @@ use crate::{
     ports,
     resolve::{Groups, Policy, Resolver},
     select::{self, Remark},
-    services::{self, Arrival},
+    services::{self, Arrival, Histories},
     snapshot::{Content, ResourceName, Uid},
 };
 
@@ -42,6 +42,7 @@ pub(super) struct Attempt {
     pub policies: Vec<PolicySummary>,
     pub services: Vec<ServiceSummary>,
     pub tables: Vec<TablesSummary>,
+    pub histories: Histories,
     pub findings: Vec<Finding>,
 }
 
@@ -75,7 +76,7 @@ impl Compiler<'_> {
         } = draft;
         let resolver = Resolver::new(&groups, &existing);
         let chosen = self.choose(&versions, resolver, &leased, &mut findings);
-        let served = self.serve(&versions, &leased_ports, &mut findings);
+        let (served, histories) = self.serve(&versions, &leased_ports, &mut findings);
         let mut attempt = self.assemble(&chosen, &served, findings)?;
         attempt.counters = counters.finish();
         let fresh = attempt
@@ -84,6 +85,7 @@ impl Compiler<'_> {
             .filter(|(_, lease)| lease.fresh && lease.owner.is_some());
         attempt.state.fresh_counters = fresh.map(|(index, _)| *index).collect();
         attempt.left_out = left_out;
+        attempt.histories = histories;
         attempt.versions = versions;
         Ok(attempt)
     }
@@ -188,6 +190,7 @@ impl Compiler<'_> {
                 .map(|served| self.service_summary(served))
                 .collect(),
             tables: Vec::new(),
+            histories: Histories::default(),
             findings,
         };
         let mut built: BTreeMap<BlockKey<'_>, (Block, Sizes)> = BTreeMap::new();

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use headgate_crds::Forwarding;
@@ -19,6 +20,7 @@ use crate::{
     classifier::Sizes,
     endpoints::Member,
     select,
+    services::History,
     snapshot::{Content, Uid},
 };
 
@@ -107,6 +109,9 @@ pub struct FrontendSummary {
     pub counter: u32,
     /// Backends, in the order of their numbers in the ring.
     pub backends: Vec<Member>,
+    /// What its connections are kept by while it settles from a change of its backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settling: Option<Arc<History>>,
 }
 
 /// A policy set's tables, for people.

@@ -16,6 +16,7 @@ mod object;
 mod real_lists;
 mod refusals;
 mod replacing;
+mod settling;
 mod translating;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         real_lists::trials(),
         refusals::trials(),
         replacing::trials(),
+        settling::trials(),
     ]
     .into_iter()
     .flatten()
