@@ -19,3 +19,4 @@ pub mod nat;
 pub mod parse;
 pub mod tables;
 pub mod trie;
+pub mod tunnel;

@@ -11,6 +11,7 @@ mod forward;
 mod frame;
 mod maps;
 mod monitor;
+mod tunnel;
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
