@@ -105,7 +105,8 @@ fn send(ctx: &TcContext, peer: &Peer) -> Event {
     };
     let length = size_of::<bpf_tunnel_key>() as u32;
     // SAFETY: a helper that reads the key, of as many bytes.
-    let set = unsafe { bpf_skb_set_tunnel_key(ctx.as_ptr().cast(), &raw mut key, length, flags.into()) };
+    let set =
+        unsafe { bpf_skb_set_tunnel_key(ctx.as_ptr().cast(), &raw mut key, length, flags.into()) };
     match set {
         0 => Event::Sent,
         _ => Event::NoKey,
