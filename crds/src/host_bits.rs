@@ -10,6 +10,9 @@ pub(crate) fn check(resource: &Resource, warnings: &mut Vec<Problem>) {
         Resource::AddressPool(pool) => list(&spec.field("cidrs"), &pool.spec.cidrs, warnings),
         Resource::LoadBalancerService(_) => {}
         Resource::CidrGroup(group) => list(&spec.field("cidrs"), &group.spec.cidrs, warnings),
+        Resource::TunnelPeer(peer) => {
+            list(&spec.field("podCIDRs"), &peer.spec.pod_cidrs, warnings);
+        }
         Resource::XdpPolicy(policy) => {
             let rules = spec.field("rules");
             for (index, rule) in policy.spec.rules.iter().enumerate() {

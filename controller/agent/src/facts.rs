@@ -46,6 +46,8 @@ pub fn read(
         addresses,
         no_balancer: why_no_balancer(),
         next_hops: BTreeMap::new(),
+        underlays: BTreeMap::new(),
+        vxlan_ports: BTreeMap::new(),
     })
 }
 

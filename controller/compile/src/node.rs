@@ -58,6 +58,15 @@ pub struct NextHop {
     pub local: Option<IpAddr>,
 }
 
+/// The way to an endpoint of the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Underlay {
+    /// The node's own address on this way.
+    pub local: Option<IpAddr>,
+    /// Bytes of an IP packet that the way takes.
+    pub mtu: u32,
+}
+
 /// What the agent reads of its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -75,4 +84,8 @@ pub struct NodeFacts {
     pub no_balancer: Option<String>,
     /// Ways to backends, as far as they are known.
     pub next_hops: BTreeMap<IpAddr, NextHop>,
+    /// Ways to endpoints of the tunnel.
+    pub underlays: BTreeMap<IpAddr, Underlay>,
+    /// UDP ports of VXLAN devices that are not the tunnel's, with their names.
+    pub vxlan_ports: BTreeMap<u16, String>,
 }

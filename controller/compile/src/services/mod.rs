@@ -3,6 +3,8 @@
 mod lookup;
 mod maglev;
 
+pub(crate) use maglev::words;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
