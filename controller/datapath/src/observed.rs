@@ -88,6 +88,14 @@ impl Observed {
         self.slots.get(&capacity)?.get(&(slot, port)).copied()
     }
 
+    /// Digest over every port that enforces something.
+    #[must_use]
+    pub fn enforcement(&self) -> Digest {
+        let ports = self.links.keys();
+        let enforced = ports.filter_map(|port| Some((*port, self.enforced(*port)?)));
+        crate::state::revision(enforced, None)
+    }
+
     /// Name of the revision that is live: over every port that enforces something, and the tunnel.
     #[must_use]
     pub fn revision(&self) -> Digest {

@@ -233,6 +233,16 @@ pub struct DatapathState {
 }
 
 impl DatapathState {
+    /// Digest over which port enforces which tables.
+    #[must_use]
+    pub fn enforcement(&self) -> Digest {
+        let ports = self.ports.iter();
+        revision(
+            ports.map(|(port, attachment)| (*port, attachment.tables)),
+            None,
+        )
+    }
+
     /// Name of this revision: the digest over which port enforces which tables, and the tunnel.
     #[must_use]
     pub fn revision(&self) -> Digest {

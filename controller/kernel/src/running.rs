@@ -155,7 +155,8 @@ impl RunningKernel {
     }
 
     /// Takes every program of this instance off its interface and forgets everything pinned, of
-    /// other layout versions too. Gives the number of links that were taken off.
+    /// other layout versions too. Gives the number of interfaces' links that were taken off, the tunnel's
+    /// device counted as one.
     ///
     /// # Errors
     /// The first that occurs; what can be taken down is, nevertheless, and links come first.
@@ -170,7 +171,7 @@ impl RunningKernel {
             versions.push(root.join(name));
         }
         let mut failed = None;
-        let mut detached = if had_tunnel { 2 } else { 0 };
+        let mut detached = usize::from(had_tunnel);
         for version in &versions {
             for links in LINK_FOLDERS.map(|folder| version.join(folder)) {
                 for name in names_in(&links)? {
