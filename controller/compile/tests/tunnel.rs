@@ -104,11 +104,12 @@ fn a_packet_goes_to_the_peer_of_the_longest_prefix() {
         assert_eq!(out(&block, address(destination)), expected, "{destination}");
     }
     for nobodys in ["9.255.255.255", "11.0.0.0", "192.0.2.1", "fd01::1"] {
-        assert_eq!(
-            out(&block, address(nobodys)),
-            Err(Event::NoPeer),
-            "{nobodys}"
-        );
+        let sent = out(&block, address(nobodys));
+        assert_eq!(sent, Err(Event::NoPeer), "{nobodys}");
+    }
+    for group in ["224.0.0.1", "239.255.255.255", "ff02::16"] {
+        let sent = out(&block, address(group));
+        assert_eq!(sent, Err(Event::Multicast), "{group}");
     }
 }
 

@@ -140,4 +140,6 @@ events! {
     WrongVni = 13 => true,
     /// Received, and a tunnel's packet inside again.
     Nested = 14 => true,
+    /// To be sent to a group: each peer has networks of its own.
+    Multicast = 15 => true,
 }

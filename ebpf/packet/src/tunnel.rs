@@ -38,6 +38,9 @@ where
         Ok(Parsed::NotIp) => return Err(Event::SentNotIp),
         Err(_) => return Err(Event::SentMalformed),
     };
+    if is_multicast(&packet.addresses) {
+        return Err(Event::Multicast);
+    }
     let class = destination_class(tables, &packet.addresses).ok_or(Event::SentNoTables)?;
     peer(tables, class).ok_or(Event::NoPeer)
 }
@@ -72,6 +75,14 @@ where
         return Err(Event::Nested);
     }
     Ok(())
+}
+
+#[inline(always)]
+fn is_multicast(addresses: &Addresses) -> bool {
+    match *addresses {
+        Addresses::V4 { destination, .. } => destination >> 28 == 0xe,
+        Addresses::V6 { destination, .. } => destination.0 >> 56 == 0xff,
+    }
 }
 
 /// Of a later fragment nobody knows; its datagram is never whole without the first one.

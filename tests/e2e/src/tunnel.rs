@@ -86,6 +86,8 @@ impl Host {
         namespace.ip(&format!(
             "address add fd00:244:{number}::1/64 dev pod nodad"
         ));
+        // Who forwards by IPv6 asks for neighbours by this one.
+        namespace.ip("address add fe80::1/64 dev pod nodad");
         pod.ip(&format!("address add 10.244.{number}.2/24 dev eth0"));
         pod.ip(&format!(
             "address add fd00:244:{number}::2/64 dev eth0 nodad"
