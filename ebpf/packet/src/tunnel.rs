@@ -8,7 +8,7 @@ use headgate_layout::{
 
 use crate::{
     frame::Frame,
-    parse::{Addresses, PROTOCOL_UDP, Packet, Parsed, parse},
+    parse::{Addresses, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP, Parsed, parse},
     tables::Tables,
     trie,
 };
@@ -45,25 +45,32 @@ where
     peer(tables, class).ok_or(Event::NoPeer)
 }
 
-/// Whether `frame`, which came with the header `outer`, may go on to the stack.
+/// A packet that came, from its network header on, as the stack will take it.
+pub trait Received {
+    /// The EtherType that the stack goes by.
+    fn ethertype(&self) -> u16;
+
+    /// The words at `offset`, in host order, or `None` behind the end. Words, for the verifier wants what
+    /// lies on the stack to be read aligned.
+    fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
+}
+
+/// Whether `packet`, which came with the header `outer`, may go on to the stack.
 ///
 /// # Errors
 /// Why not.
 #[inline(always)]
-pub fn way_in<F, T>(frame: &F, tables: Option<&T>, outer: &Outer) -> Result<(), Event>
-where
-    F: Frame + ?Sized,
-    T: Tables,
-{
+pub fn way_in<P: Received, T: Tables>(
+    packet: &P,
+    tables: Option<&T>,
+    outer: &Outer,
+) -> Result<(), Event> {
     let tables = tables.ok_or(Event::ReceivedNoTables)?;
-    let packet = match parse(frame) {
-        Ok(Parsed::Ip(packet)) => packet,
-        Ok(Parsed::NotIp) => return Err(Event::ReceivedNotIp),
-        Err(_) => return Err(Event::ReceivedMalformed),
+    let (class, transport) = match packet.ethertype() {
+        ETHERTYPE_IPV4 => of_v4(packet, tables)?,
+        ETHERTYPE_IPV6 => of_v6(packet, tables)?,
+        _ => return Err(Event::ReceivedNotIp),
     };
-    let tunnel: &Tunnel = tables.at(TUNNEL).ok_or(Event::ReceivedNoTables)?;
-    let nested = is_for(&packet, tunnel.port);
-    let class = source_class(tables, &packet.addresses).ok_or(Event::ReceivedNoTables)?;
     let peer = peer(tables, class).ok_or(Event::UnknownSource)?;
     if peer.endpoint != outer.source {
         return Err(Event::SpoofedSource);
@@ -71,10 +78,54 @@ where
     if peer.accepted_vni != outer.vni {
         return Err(Event::WrongVni);
     }
-    if nested {
-        return Err(Event::Nested);
+    let tunnel: &Tunnel = tables.at(TUNNEL).ok_or(Event::ReceivedNoTables)?;
+    let Some(offset) = transport else {
+        return Ok(());
+    };
+    let [ports] = packet.words(offset).ok_or(Event::ReceivedMalformed)?;
+    match ports & 0xffff == tunnel.port {
+        true => Err(Event::Nested),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// Class of the source, and where a UDP header is, if there is one in this packet.
+#[inline(always)]
+fn of_v4<P: Received, T: Tables>(packet: &P, tables: &T) -> Result<(u32, Option<u32>), Event> {
+    let header: [u32; 5] = packet.words(0).ok_or(Event::ReceivedMalformed)?;
+    let words = header[0] >> 24 & 0xf;
+    if header[0] >> 28 != 4 || words < 5 {
+        return Err(Event::ReceivedMalformed);
+    }
+    let source = header[3];
+    let fields: &AddressTables4 = tables.at(ADDRESSES_V4).ok_or(Event::ReceivedNoTables)?;
+    let class = match fields.source.base {
+        0 => fields.source_class,
+        _ => trie::lookup_v4(tables, &fields.source, source),
+    };
+    // Of a later fragment nobody knows; its datagram is never whole without the first one.
+    let is_later = header[1] & 0x1fff != 0;
+    let is_udp = header[2] >> 16 & 0xff == u32::from(PROTOCOL_UDP) && !is_later;
+    Ok((class, is_udp.then_some(words * 4)))
+}
+
+/// Extension headers are not looked through: a tunnel's packet behind them is no peer's either, for no
+/// endpoint lies in a network of the tunnel.
+#[inline(always)]
+fn of_v6<P: Received, T: Tables>(packet: &P, tables: &T) -> Result<(u32, Option<u32>), Event> {
+    let header: [u32; 6] = packet.words(0).ok_or(Event::ReceivedMalformed)?;
+    if header[0] >> 28 != 6 {
+        return Err(Event::ReceivedMalformed);
+    }
+    let half = |upper: u32, lower: u32| u64::from(upper) << 32 | u64::from(lower);
+    let (upper, lower) = (half(header[2], header[3]), half(header[4], header[5]));
+    let fields: &AddressTables6 = tables.at(ADDRESSES_V6).ok_or(Event::ReceivedNoTables)?;
+    let class = match fields.source.base {
+        0 => fields.source_class,
+        _ => trie::lookup_v6(tables, &fields.source, upper, lower),
+    };
+    let is_udp = header[1] >> 8 & 0xff == u32::from(PROTOCOL_UDP);
+    Ok((class, is_udp.then_some(40)))
 }
 
 #[inline(always)]
@@ -83,12 +134,6 @@ fn is_multicast(addresses: &Addresses) -> bool {
         Addresses::V4 { destination, .. } => destination >> 28 == 0xe,
         Addresses::V6 { destination, .. } => destination.0 >> 56 == 0xff,
     }
-}
-
-/// Of a later fragment nobody knows; its datagram is never whole without the first one.
-#[inline(always)]
-fn is_for(packet: &Packet, port: u32) -> bool {
-    packet.protocol == PROTOCOL_UDP && u32::from(packet.transport.destination_port()) == port
 }
 
 #[inline(always)]
@@ -115,28 +160,6 @@ fn destination_class<T: Tables>(tables: &T, addresses: &Addresses) -> Option<u32
             Some(match trie.base {
                 0 => fields.destination_class,
                 _ => trie::lookup_v6(tables, trie, destination.0, destination.1),
-            })
-        }
-    }
-}
-
-#[inline(always)]
-fn source_class<T: Tables>(tables: &T, addresses: &Addresses) -> Option<u32> {
-    match *addresses {
-        Addresses::V4 { source, .. } => {
-            let fields: &AddressTables4 = tables.at(ADDRESSES_V4)?;
-            let trie = &fields.source;
-            Some(match trie.base {
-                0 => fields.source_class,
-                _ => trie::lookup_v4(tables, trie, source),
-            })
-        }
-        Addresses::V6 { source, .. } => {
-            let fields: &AddressTables6 = tables.at(ADDRESSES_V6)?;
-            let trie = &fields.source;
-            Some(match trie.base {
-                0 => fields.source_class,
-                _ => trie::lookup_v6(tables, trie, source.0, source.1),
             })
         }
     }

@@ -4,9 +4,14 @@ use core::{mem::zeroed, ptr::NonNull};
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key},
+    bindings::{
+        BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_hdr_start_off::BPF_HDR_START_NET,
+        bpf_tunnel_key,
+    },
     btf_maps::{Array, ArrayOfMaps, PerCpuArray},
-    helpers::generated::{bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
+    helpers::generated::{
+        bpf_skb_get_tunnel_key, bpf_skb_load_bytes_relative, bpf_skb_set_tunnel_key,
+    },
     macros::{btf_map, classifier},
     programs::TcContext,
 };
@@ -16,7 +21,7 @@ use headgate_layout::{
 };
 use headgate_packet::{
     tables::{TableValue, Tables},
-    tunnel::{Outer, way_in, way_out},
+    tunnel::{Outer, Received, way_in, way_out},
 };
 
 use crate::{frame::SocketBuffer, maps::count};
@@ -56,16 +61,72 @@ pub fn headgate_tunnel_out(ctx: TcContext) -> i32 {
 /// Drops what comes by the device and is not its sender's to send.
 #[classifier]
 pub fn headgate_tunnel_in(ctx: TcContext) -> i32 {
-    pull(&ctx);
     let Some(outer) = outer(&ctx) else {
         return finish(&ctx, Event::NoOuterHeader);
     };
     let tables = TunnelTables::get();
-    let event = match way_in(&SocketBuffer::new(&ctx), tables.as_ref(), &outer) {
+    let event = match way_in(&NetworkHeader { ctx: &ctx }, tables.as_ref(), &outer) {
         Ok(()) => Event::Received,
         Err(event) => event,
     };
     finish(&ctx, event)
+}
+
+/// What came, by offsets from the network header. Not from where the frame begins: behind a generic XDP
+/// program that had the frame copied, that is the network header itself (`skb_pp_cow_data` leaves `mac_len`
+/// at 0).
+struct NetworkHeader<'a> {
+    ctx: &'a TcContext,
+}
+
+impl Received for NetworkHeader<'_> {
+    #[inline(always)]
+    fn ethertype(&self) -> u16 {
+        // SAFETY: the context is the one that the kernel gave to this run.
+        let (protocol, is_tagged) = unsafe {
+            let skb = self.ctx.skb.skb;
+            ((*skb).protocol, (*skb).vlan_present)
+        };
+        match is_tagged {
+            0 => u16::from_be(protocol as u16),
+            _ => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        let mut aligned = Aligned([0_u32; N]);
+        // SAFETY: a helper that writes these words, of as many bytes.
+        let read = unsafe {
+            bpf_skb_load_bytes_relative(
+                self.ctx.as_ptr(),
+                offset,
+                aligned.0.as_mut_ptr().cast(),
+                size_of::<[u32; N]>() as u32,
+                BPF_HDR_START_NET,
+            )
+        };
+        (read == 0).then(|| aligned.0.map(u32::from_be))
+    }
+}
+
+/// The compiler reads and writes two words at once, and the verifier refuses that where they are not aligned.
+#[repr(C, align(8))]
+struct Aligned<T>(T);
+
+/// The same for a tunnel key, whose addresses lie half a word further than they should.
+#[repr(C)]
+struct Key {
+    _padding: u32,
+    key: bpf_tunnel_key,
+}
+
+impl Key {
+    #[inline(always)]
+    fn zeroed() -> Aligned<Self> {
+        // SAFETY: integers and unions of integers, all of which may be 0.
+        Aligned(unsafe { zeroed() })
+    }
 }
 
 /// Has the headers in one piece. Where that fails, for want of memory, they are malformed.
@@ -90,8 +151,8 @@ fn finish(ctx: &TcContext, event: Event) -> i32 {
 /// receiver need not take 0.
 #[inline(always)]
 fn send(ctx: &TcContext, peer: &Peer) -> Event {
-    // SAFETY: integers and unions of integers, all of which may be 0.
-    let mut key: bpf_tunnel_key = unsafe { zeroed() };
+    let mut aligned = Key::zeroed();
+    let key = &mut aligned.0.key;
     key.tunnel_id = peer.vni;
     key.tunnel_ttl = HOPS;
     let flags = if peer.is_v6 != 0 {
@@ -106,7 +167,7 @@ fn send(ctx: &TcContext, peer: &Peer) -> Event {
     let length = size_of::<bpf_tunnel_key>() as u32;
     // SAFETY: a helper that reads the key, of as many bytes.
     let set =
-        unsafe { bpf_skb_set_tunnel_key(ctx.as_ptr().cast(), &raw mut key, length, flags.into()) };
+        unsafe { bpf_skb_set_tunnel_key(ctx.as_ptr().cast(), &raw mut *key, length, flags.into()) };
     match set {
         0 => Event::Sent,
         _ => Event::NoKey,
@@ -116,14 +177,14 @@ fn send(ctx: &TcContext, peer: &Peer) -> Event {
 /// What came is asked for as IPv4 first: the kernel refuses to tell of another family than it was.
 #[inline(always)]
 fn outer(ctx: &TcContext) -> Option<Outer> {
-    // SAFETY: as in `send`.
-    let mut key: bpf_tunnel_key = unsafe { zeroed() };
-    if get_key(ctx, &mut key, 0) {
+    let mut aligned = Key::zeroed();
+    let key = &mut aligned.0.key;
+    if get_key(ctx, key, 0) {
         // SAFETY: integers, whichever of the union's were written.
         let source = unsafe { key.__bindgen_anon_1.remote_ipv4 };
         return Some(Outer::v4(source, key.tunnel_id));
     }
-    if get_key(ctx, &mut key, BPF_F_TUNINFO_IPV6) {
+    if get_key(ctx, key, BPF_F_TUNINFO_IPV6) {
         // SAFETY: as above.
         let words = unsafe { key.__bindgen_anon_1.remote_ipv6 };
         let half = |upper: u32, lower: u32| {

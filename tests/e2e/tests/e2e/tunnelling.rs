@@ -158,8 +158,8 @@ fn moved() {
     for stream in &mut held {
         assert_eq!(ask(stream).expect("an answer"), 2);
     }
-    to.namespace.ip("address add 192.0.2.22/24 dev eth0");
     to.namespace.ip("address del 192.0.2.2/24 dev eth0");
+    to.namespace.ip("address add 192.0.2.22/24 dev eth0");
     let peers = example(EXAMPLE).replace("endpoint: 192.0.2.2\n", "endpoint: 192.0.2.22\n");
     let took = site
         .nodes
@@ -323,10 +323,10 @@ fn others() {
             .to_owned();
         reason.contains("ip link del headgate_vxlan")
     });
-    namespace.ip("link del headgate_vxlan");
     // So is a port that another device listens at.
     namespace.ip("link add theirs type vxlan id 1 dstport 8472 local 192.0.2.1");
     namespace.ip("link set theirs up");
+    namespace.ip("link del headgate_vxlan");
     wait_for(SOON, "it is said", || {
         let findings = node.status()["findings"].to_string();
         findings.contains("is taken on this node by the device theirs")
