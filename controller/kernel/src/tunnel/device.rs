@@ -226,6 +226,10 @@ fn explain(error: io::Error, wanted: &TunnelDevice) -> KernelError {
             "the kernel makes no VXLAN devices",
             "load the module vxlan, or run a kernel that has it (CONFIG_VXLAN)",
         ),
+        Some(libc::EPERM) => unusable(
+            format!("making {DEVICE} is not permitted"),
+            "run as root, or give the service or container CAP_NET_ADMIN",
+        ),
         _ => KernelError::Call {
             what: format!("making {DEVICE}"),
             source: error,

@@ -272,17 +272,17 @@ fn mended() {
         "link del headgate_vxlan",
     ] {
         site.hosts[0].namespace.ip(damage);
-        wait_for(SOON, damage, || {
-            let view = site.nodes[0]
-                .headgate(&["tunnel", "list", "-o", "json"])
-                .json();
-            view["device"]["state"] == "Enforced"
-        });
+        wait_for(SOON, damage, || is_enforced(&site.nodes[0]));
         for address in [v4, v6] {
             let mut stream = connect(&site.hosts[0].pod, address).expect("the pod answers");
             assert_eq!(ask(&mut stream).expect("an answer"), 2, "{damage}");
         }
     }
+}
+
+fn is_enforced(node: &Node) -> bool {
+    let view = node.headgate(&["tunnel", "list", "-o", "json"]).json();
+    view["device"]["state"] == "Enforced"
 }
 
 fn links(namespace: &Namespace) -> String {
@@ -332,7 +332,7 @@ fn others() {
         findings.contains("is taken on this node by the device theirs")
     });
     namespace.ip("link del theirs");
-    node.settle();
+    wait_for(SOON, "the tunnel is back", || is_enforced(node));
     let [v4, _] = site.hosts[1].pod_addresses();
     let mut stream = connect(&site.hosts[0].pod, v4).expect("the pod answers");
     assert_eq!(ask(&mut stream).expect("an answer"), 2);

@@ -16,6 +16,7 @@ mod real_lists;
 mod refusals;
 mod replacing;
 mod translating;
+mod tunnelling;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         attaching::trials(),
         balancing::trials(),
         translating::trials(),
+        tunnelling::trials(),
         captured_frames::trials(),
         counting::trials(),
         facts::trials(),
