@@ -206,7 +206,7 @@ fn five_thousand_peers_fit_and_more_than_fit_are_refused() {
 /// Few bits differ, so that networks nest and meet.
 fn any_network() -> impl Strategy<Value = IpNet> {
     let v4 = (0u32..16, 24u8..=32).prop_map(|(bits, length)| {
-        let address = Ipv4Addr::from_bits(10 << 24 | (bits * 17) % 256);
+        let address = Ipv4Addr::from_bits((10 << 24) | ((bits * 17) % 256));
         IpNet::new(address.into(), length).unwrap().trunc()
     });
     let v6 = (0u128..16, 56u8..=72).prop_map(|(bits, length)| {

@@ -115,17 +115,20 @@ pub(super) fn set(
 ) -> Result<(), KernelError> {
     let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
     let flags = NLM_F_CREATE | NLM_F_REPLACE;
-    for (address, mac) in neighbours {
-        let request = RouteNetlinkMessage::NewNeighbour(neighbour(ifindex, *address, Some(*mac)));
-        let set = conversation.ask(request, flags);
-        set.asked(|| format!("setting the neighbour {address}"))?;
-    }
-    for (prefix, way) in routes {
-        let request = RouteNetlinkMessage::NewRoute(route(ifindex, *prefix, Some(way)));
-        let set = conversation.ask(request, flags);
-        set.asked(|| format!("setting the route to {}/{}", prefix.address, prefix.length))?;
-    }
-    Ok(())
+    let requests = neighbours.iter().map(|(address, mac)| {
+        RouteNetlinkMessage::NewNeighbour(neighbour(ifindex, *address, Some(*mac)))
+    });
+    let set = conversation.ask_all(requests, flags, |_| false);
+    told(set, neighbours.keys(), |address| {
+        format!("setting the neighbour {address}")
+    })?;
+    let requests = routes
+        .iter()
+        .map(|(prefix, way)| RouteNetlinkMessage::NewRoute(route(ifindex, *prefix, Some(way))));
+    let set = conversation.ask_all(requests, flags, |_| false);
+    told(set, routes.keys(), |prefix| {
+        format!("setting the route to {}/{}", prefix.address, prefix.length)
+    })
 }
 
 /// Removes routes, then neighbours; what is not there is no error.
@@ -135,25 +138,37 @@ pub(super) fn remove(
     neighbours: &BTreeSet<IpAddr>,
 ) -> Result<(), KernelError> {
     let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
-    for prefix in routes {
-        let request = RouteNetlinkMessage::DelRoute(route(ifindex, *prefix, None));
-        gone(conversation.ask(request, 0))
-            .asked(|| format!("removing the route to {}/{}", prefix.address, prefix.length))?;
-    }
-    for address in neighbours {
-        let request = RouteNetlinkMessage::DelNeighbour(neighbour(ifindex, *address, None));
-        gone(conversation.ask(request, 0)).asked(|| format!("removing the neighbour {address}"))?;
-    }
-    Ok(())
+    let requests = routes
+        .iter()
+        .map(|prefix| RouteNetlinkMessage::DelRoute(route(ifindex, *prefix, None)));
+    let removed = conversation.ask_all(requests, 0, is_gone);
+    told(removed, routes, |prefix| {
+        format!("removing the route to {}/{}", prefix.address, prefix.length)
+    })?;
+    let requests = neighbours
+        .iter()
+        .map(|address| RouteNetlinkMessage::DelNeighbour(neighbour(ifindex, *address, None)));
+    let removed = conversation.ask_all(requests, 0, is_gone);
+    told(removed, neighbours, |address| {
+        format!("removing the neighbour {address}")
+    })
 }
 
-fn gone(answer: io::Result<Option<RouteNetlinkMessage>>) -> io::Result<()> {
-    match answer {
-        Err(error) if !matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => {
-            Err(error)
-        }
-        _ => Ok(()),
-    }
+/// Says which of many requests was refused.
+fn told<'a, T: 'a>(
+    answer: Result<(), (usize, io::Error)>,
+    asked: impl IntoIterator<Item = &'a T>,
+    what: impl Fn(&T) -> String,
+) -> Result<(), KernelError> {
+    let Err((place, error)) = answer else {
+        return Ok(());
+    };
+    let what = asked.into_iter().nth(place).map(what).unwrap_or_default();
+    Err(error).asked(|| what)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT))
 }
 
 /// The gateway lies in no network of the device (`onlink`); of IPv6 it is link-local, which needs no word.
