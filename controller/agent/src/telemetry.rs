@@ -10,6 +10,7 @@ use std::{
 };
 
 use headgate_compile::finding::Severity;
+use headgate_datapath::tunnel::DEVICE;
 use headgate_kernel::{Instance, RunningKernel};
 use headgate_telemetry::{Collector, DescriptorEncoder, Labels, Probes, counters, gauges};
 
@@ -231,7 +232,7 @@ fn of_tunnel(
     let help = "Whether the tunnel was found to be as its peers say.";
     let is = |status: &PortStatus| u64::from(*status == PortStatus::Enforced);
     let enforced = report.tunnel.iter();
-    let enforced = enforced.map(|tunnel| (vec![], is(&tunnel.status)));
+    let enforced = enforced.map(|tunnel| (vec![("device", DEVICE)], is(&tunnel.status)));
     gauges(to, "tunnel_enforced", help, enforced)?;
     let Ok(counts) = kernel.tunnel_counters() else {
         return Ok(());

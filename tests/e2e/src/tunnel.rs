@@ -124,6 +124,37 @@ impl Host {
         [[10, 244, number, 2].into(), v6.into()]
     }
 
+    /// Joins this host to another by what any Linux has, a VXLAN device of this number without Headgate.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn join_plainly(&self, other: &Self, vni: u32) {
+        let (number, far) = (self.number, other.number);
+        let namespace = &self.namespace;
+        let mac = |number: u8| format!("02:68:c0:00:02:{number:02x}");
+        namespace.ip(&format!(
+            "link add vx{vni} address {} mtu 1450 type vxlan id {vni} dstport 8472 local 192.0.2.{number} nolearning",
+            mac(number)
+        ));
+        namespace.ip(&format!("link set vx{vni} up"));
+        let gateways = [format!("10.244.{far}.0"), "fe80::1".to_owned()];
+        for gateway in gateways {
+            namespace.ip(&format!(
+                "neigh replace {gateway} lladdr {} dev vx{vni} nud permanent",
+                mac(far)
+            ));
+        }
+        let (device, endpoint) = (format!("vx{vni}"), format!("192.0.2.{far}"));
+        let fdb = ["fdb", "append", &mac(far), "dev", &device, "dst", &endpoint];
+        run(namespace.command("bridge").args(fdb));
+        namespace.ip(&format!(
+            "route replace 10.244.{far}.0/24 via 10.244.{far}.0 dev {device} onlink src 10.244.{number}.1"
+        ));
+        namespace.ip(&format!(
+            "-6 route replace fd00:244:{far}::/64 via fe80::1 dev {device}"
+        ));
+    }
+
     fn serve(&self) {
         let number = self.number;
         for address in self.pod_addresses() {

@@ -123,45 +123,44 @@ impl Compiler<'_> {
 
     /// Why this content of a peer cannot be in effect here.
     fn objection(&self, uid: &Uid, spec: &TunnelPeerSpec, book: &Book) -> Option<Remark> {
-        let stalled = |reason, path: &str, message| Remark {
-            severity: Severity::Stalled,
-            reason,
-            path: path.to_owned(),
-            message,
-        };
         if let Some(reason) = &self.node.no_balancer {
             let message =
                 format!("{reason}; leave this node out by nodeSelector, or run another kernel");
             return Some(stalled(FindingReason::Unsupported, "", message));
         }
-        if let Some(device) = self.node.vxlan_ports.get(&spec.port) {
-            let message = format!(
-                "UDP port {} is taken on this node by the device {device}; remove that, or give all peers another port",
-                spec.port
-            );
-            return Some(stalled(FindingReason::PortTaken, "spec.port", message));
-        }
-        if let Some((port, other)) = book.port.as_ref().filter(|(port, _)| *port != spec.port) {
-            let message = format!(
-                "TunnelPeer/{other} listens at {port}, and all peers of a node must listen at one port; give them the same",
-            );
+        if let Some(message) = self.taken_port(spec, book) {
             return Some(stalled(FindingReason::PortTaken, "spec.port", message));
         }
         if let Some((index, other)) = book.holder(uid, spec) {
-            let network = &spec.pod_cidrs[index];
             let message = format!(
-                "{network} is a network of TunnelPeer/{other}; list it once, or split it: the longer prefix wins"
+                "{} is a network of TunnelPeer/{other}; list it once, or split it: the longer prefix wins",
+                spec.pod_cidrs[index]
             );
             let path = format!("spec.podCIDRs[{index}]");
             return Some(stalled(FindingReason::AddressTaken, &path, message));
         }
         if let Some(message) = book.loops(spec, self.is_own(spec)) {
-            return Some(stalled(
-                FindingReason::EndpointInTunnel,
-                "spec.endpoint",
-                message,
+            let reason = FindingReason::EndpointInTunnel;
+            return Some(stalled(reason, "spec.endpoint", message));
+        }
+        self.too_narrow(spec, book)
+    }
+
+    fn taken_port(&self, spec: &TunnelPeerSpec, book: &Book) -> Option<String> {
+        let port = spec.port;
+        if let Some(device) = self.node.vxlan_ports.get(&port) {
+            return Some(format!(
+                "UDP port {port} is taken on this node by the device {device}; remove that, or give all peers another port"
             ));
         }
+        let (taken, other) = book.port.as_ref().filter(|(taken, _)| *taken != port)?;
+        Some(format!(
+            "TunnelPeer/{other} listens at {taken}, and all peers of a node must listen at one port; give them the same"
+        ))
+    }
+
+    /// The device has one MTU: the peer must suit those that stand, and they must suit it.
+    fn too_narrow(&self, spec: &TunnelPeerSpec, book: &Book) -> Option<Remark> {
         let mtu = self.inner_mtu(spec).filter(|_| !self.is_own(spec));
         let mtu = mtu.into_iter().chain(book.mtu).min()?;
         let is_v6 = |network: &IpNet| matches!(network, IpNet::V6(_));
@@ -247,31 +246,18 @@ impl Compiler<'_> {
             mtu: mtu.min().unwrap_or(USUAL_MTU),
             mac: MacAddress(mac),
         };
-        let (mut neighbours, mut routes) = (Neighbours::new(), Routes::new());
-        let mut remotes = Vec::new();
-        for peer in others {
-            let endpoint = peer.spec.endpoint_address();
-            let local = underlay(peer).and_then(|underlay| underlay.local);
-            for network in &peer.networks {
-                let gateway = gateway(*network, endpoint);
-                let mac = MacAddress(peer.spec.device_address());
-                neighbours.insert(gateway, mac);
-                let source = self.source(own, *network, local);
-                let prefix = Prefix {
-                    address: network.network(),
-                    length: network.prefix_len(),
-                };
-                routes.insert(prefix, TunnelRoute { gateway, source });
-            }
-            remotes.push(RemotePeer {
+        let remotes: Vec<RemotePeer> = others
+            .iter()
+            .map(|peer| RemotePeer {
                 networks: peer.networks.clone(),
-                endpoint,
-                local,
+                endpoint: peer.spec.endpoint_address(),
+                local: underlay(peer).and_then(|underlay| underlay.local),
                 vni: peer.spec.vni,
                 accepted_vni: own.map_or(peer.spec.vni, |own| own.spec.vni),
-            });
-        }
+            })
+            .collect();
         let block = tables(&remotes, port)?;
+        let (neighbours, routes) = self.ways(own, others, &remotes);
         let tunnel = Tunnel {
             device,
             tables: block.digest(),
@@ -279,6 +265,30 @@ impl Compiler<'_> {
             routes,
         };
         Ok(Some((tunnel, block)))
+    }
+
+    /// What sends packets to the device.
+    fn ways(
+        &self,
+        own: Option<&Standing<'_>>,
+        others: &[&Standing<'_>],
+        remotes: &[RemotePeer],
+    ) -> (Neighbours, Routes) {
+        let (mut neighbours, mut routes) = (Neighbours::new(), Routes::new());
+        for (peer, remote) in others.iter().zip(remotes) {
+            let mac = MacAddress(peer.spec.device_address());
+            for network in &remote.networks {
+                let gateway = gateway(*network, remote.endpoint);
+                neighbours.insert(gateway, mac);
+                let source = self.source(own, *network, remote.local);
+                let prefix = Prefix {
+                    address: network.network(),
+                    length: network.prefix_len(),
+                };
+                routes.insert(prefix, TunnelRoute { gateway, source });
+            }
+        }
+        (neighbours, routes)
     }
 
     /// What the node's own packets to `network` come from, so that answers come back: an address of its own
@@ -445,6 +455,15 @@ impl Book {
             let mtu = compiler.inner_mtu(spec);
             self.mtu = self.mtu.into_iter().chain(mtu).min();
         }
+    }
+}
+
+fn stalled(reason: FindingReason, path: &str, message: String) -> Remark {
+    Remark {
+        severity: Severity::Stalled,
+        reason,
+        path: path.to_owned(),
+        message,
     }
 }
 

@@ -67,10 +67,10 @@ fn metrics() {
         has(&ask(&node, "/metrics"), &format!("{rule} 2"))
     });
 
-    assert!(!ask(&node, "/metrics").contains("headgate_tunnel_packets"));
     lab.node.write("peer.yaml", PEER);
     wait_for(SOON, "the tunnel is told", || {
-        has(&ask(&node, "/metrics"), "headgate_tunnel_enforced 1")
+        let told = r#"headgate_tunnel_enforced{device="headgate_vxlan"} 1"#;
+        has(&ask(&node, "/metrics"), told)
     });
     let nobodys = r#"headgate_tunnel_packets_total{event="NoPeer"}"#;
     assert!(has(&ask(&node, "/metrics"), &format!("{nobodys} 0")));

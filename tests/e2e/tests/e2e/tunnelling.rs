@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use headgate_e2e_tests::{
-    namespace::{Namespace, run},
+    namespace::Namespace,
     node::{Node, SOON},
     paths::example,
     trials::on_node,
@@ -174,42 +174,11 @@ fn moved() {
     assert_eq!(ask(&mut stream).expect("an answer"), 2);
 }
 
-/// A host without Headgate, joined to host 1 by what any Linux has.
-fn plain_peer(host: &Host, vni: u32) {
-    let number = host.number;
-    let namespace = &host.namespace;
-    namespace.ip(&format!(
-        "link add vx{vni} address 02:68:c0:00:02:0{number} mtu 1450 type vxlan id {vni} dstport 8472 local 192.0.2.{number} nolearning"
-    ));
-    namespace.ip(&format!("link set vx{vni} up"));
-    let far = "02:68:c0:00:02:01";
-    namespace.ip(&format!(
-        "neigh replace 10.244.1.0 lladdr {far} dev vx{vni} nud permanent"
-    ));
-    namespace.ip(&format!("neigh replace fe80::1 lladdr {far} dev vx{vni}"));
-    let fdb = [
-        "fdb",
-        "append",
-        far,
-        "dev",
-        &format!("vx{vni}"),
-        "dst",
-        "192.0.2.1",
-    ];
-    run(namespace.command("bridge").args(fdb));
-    namespace.ip(&format!(
-        "route replace 10.244.1.0/24 via 10.244.1.0 dev vx{vni} onlink src 10.244.{number}.1"
-    ));
-    namespace.ip(&format!(
-        "-6 route replace fd00:244:1::/64 via fe80::1 dev vx{vni}"
-    ));
-}
-
 fn plain() {
     let link = Underlay::new();
     let hosts = [1, 3].map(|number| Host::on(&link, number));
     let node = hosts[0].node(&example(EXAMPLE));
-    plain_peer(&hosts[1], 7);
+    hosts[1].join_plainly(&hosts[0], 7);
     for (from, to) in [(&hosts[0], &hosts[1]), (&hosts[1], &hosts[0])] {
         for address in to.pod_addresses() {
             let mut stream = connect(&from.pod, address).expect("the pod answers");
@@ -220,7 +189,7 @@ fn plain() {
     assert_eq!(ask(&mut stream).expect("an answer"), 1);
     // The same by another network's number.
     hosts[1].namespace.ip("link del vx7");
-    plain_peer(&hosts[1], 9);
+    hosts[1].join_plainly(&hosts[0], 9);
     let [v4, _] = hosts[0].pod_addresses();
     let [own, _] = hosts[1].pod_addresses();
     let before = count(&node, "WrongVni");
