@@ -11,6 +11,7 @@ pub mod services;
 pub mod settling;
 pub mod tables;
 pub mod trie;
+pub mod tunnel;
 pub mod verdict;
 
 /// Version of everything in this crate; part of the pins' path, so that two layouts never share a map.

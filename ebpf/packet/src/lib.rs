@@ -22,4 +22,5 @@ pub mod report;
 pub mod settling;
 pub mod tables;
 pub mod trie;
+pub mod tunnel;
 mod wire;

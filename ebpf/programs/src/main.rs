@@ -12,6 +12,7 @@ mod frame;
 mod maps;
 mod monitor;
 mod settling;
+mod tunnel;
 
 use core::mem::MaybeUninit;
 

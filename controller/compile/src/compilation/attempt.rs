@@ -14,7 +14,7 @@ use super::{
     fallback::Draft,
     finding,
     serve::Served,
-    summary::{PolicySummary, ServiceSummary, TablesSummary},
+    summary::{PeerSummary, PolicySummary, ServiceSummary, TablesSummary},
 };
 use crate::{
     adopt::Version,
@@ -41,6 +41,7 @@ pub(super) struct Attempt {
     pub counters: BTreeMap<u32, CounterLease>,
     pub policies: Vec<PolicySummary>,
     pub services: Vec<ServiceSummary>,
+    pub peers: Vec<PeerSummary>,
     pub tables: Vec<TablesSummary>,
     pub histories: Histories,
     pub findings: Vec<Finding>,
@@ -69,6 +70,7 @@ impl Compiler<'_> {
         let mut counters = Counters::new(self.memory, self.now);
         let leased = self.fall_back_where_no_counters(&mut draft, &mut counters);
         let leased_ports = self.fall_back_where_not_served(&mut draft, &mut counters);
+        self.fall_back_where_not_joined(&mut draft);
         let Draft {
             versions,
             left_out,
@@ -77,7 +79,9 @@ impl Compiler<'_> {
         let resolver = Resolver::new(&groups, &existing);
         let chosen = self.choose(&versions, resolver, &leased, &mut findings);
         let (served, histories) = self.serve(&versions, &leased_ports, &mut findings);
+        let joined = self.join(&versions, &mut findings)?;
         let mut attempt = self.assemble(&chosen, &served, findings)?;
+        attempt.peers = joined.put_into(&mut attempt.state);
         attempt.counters = counters.finish();
         let fresh = attempt
             .counters
@@ -189,6 +193,7 @@ impl Compiler<'_> {
                 .iter()
                 .map(|served| self.service_summary(served))
                 .collect(),
+            peers: Vec::new(),
             tables: Vec::new(),
             histories: Histories::default(),
             findings,

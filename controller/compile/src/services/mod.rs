@@ -5,6 +5,8 @@ mod maglev;
 mod settling;
 pub mod sources;
 
+pub(crate) use maglev::words;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},

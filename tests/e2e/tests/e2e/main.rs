@@ -17,6 +17,7 @@ mod resources;
 mod restarting;
 mod rights;
 mod translating;
+mod tunnelling;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         examples::trials(),
         balancing::trials(),
         translating::trials(),
+        tunnelling::trials(),
         replacing::trials(),
         restarting::trials(),
         interfaces::trials(),

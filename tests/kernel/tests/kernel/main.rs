@@ -18,6 +18,7 @@ mod refusals;
 mod replacing;
 mod settling;
 mod translating;
+mod tunnelling;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         attaching::trials(),
         balancing::trials(),
         translating::trials(),
+        tunnelling::trials(),
         captured_frames::trials(),
         counting::trials(),
         facts::trials(),
