@@ -75,7 +75,7 @@ fn unjoined(report: &Report) -> impl Iterator<Item = ResourceException> {
         Some(ResourceException {
             kind: Kind::TunnelPeer.as_str().to_owned(),
             name: peer.name.clone(),
-            severity: format!("{:?}", Severity::Pending),
+            severity: format!("{:?}", Severity::Stalled),
             reason: "NotEnforced".to_owned(),
             message: shortened(&format!("the tunnel is not as wanted: {}", reason?)),
         })

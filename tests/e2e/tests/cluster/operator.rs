@@ -1,6 +1,7 @@
 //! The operator: what it says of resources, and that it can be gone.
 
 use std::{
+    net::UdpSocket,
     sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
@@ -384,6 +385,16 @@ fn tunnelled() {
     assert_eq!(told["reason"], "PortTaken", "{told:#}");
     taken.ip("link del theirs");
     status_of("it can again", "Ready=True/Live");
+    // There a program listens at the next port: the kernel refuses the device.
+    let program = taken.enter(|| UdpSocket::bind("0.0.0.0:5000"));
+    fleet.apply(&peer(5000));
+    status_of("one node has no tunnel", "Ready=False");
+    wait_for(SOON, "the node says why", || {
+        let status = get(&fleet, "tp", &name)["status"].to_string();
+        status.contains("UDP port 5000 is taken")
+    });
+    drop(program);
+    status_of("it has one", "Ready=True/Live");
     fleet.delete("tp", "peer");
     for node in &fleet.nodes {
         let is_gone = || !node.namespace.ip("link show").contains("headgate_vxlan");

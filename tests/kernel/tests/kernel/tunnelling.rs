@@ -58,8 +58,7 @@ fn tunnel(peers: u32, port: u16) -> DatapathState {
         };
         routes.insert(prefix, route);
     }
-    let mut state = DatapathState::default();
-    state.tunnel = Some(Tunnel {
+    let tunnel = Tunnel {
         device: TunnelDevice {
             port,
             mtu: 1_450,
@@ -68,9 +67,12 @@ fn tunnel(peers: u32, port: u16) -> DatapathState {
         tables: block.digest(),
         neighbours,
         routes,
-    });
-    state.blocks.insert(block.digest(), block);
-    state
+    };
+    DatapathState {
+        tunnel: Some(tunnel),
+        blocks: [(block.digest(), block)].into(),
+        ..DatapathState::default()
+    }
 }
 
 fn changed() {
