@@ -158,7 +158,12 @@ spec:
     /// Another backend: a container of the load balancer, which becomes its router, behind a bridge.
     pub fn add_container(&mut self) {
         let node = &self.node.namespace;
-        for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+        for setting in [
+            "net.ipv4.ip_forward=1",
+            "net.ipv6.conf.all.forwarding=1",
+            // The bridge asks for its neighbours from a link-local address, which stands for a second before it may.
+            "net.ipv6.conf.default.accept_dad=0",
+        ] {
             run(node.command("sysctl").args(["-qw", setting]));
         }
         node.ip("link add br0 type bridge");
