@@ -34,6 +34,13 @@ pub struct Inputs<'a> {
     pub now: Seconds,
 }
 
+/// Why something alone is not as wanted.
+#[derive(Default)]
+struct Reasons {
+    ports: BTreeMap<PortIndex, String>,
+    tunnel: Option<String>,
+}
+
 /// One node's datapath under the agent's hand.
 pub struct Node<K> {
     kernel: K,
@@ -98,7 +105,7 @@ impl<K: Kernel> Node<K> {
             Ok(done) => done,
             Err(error) => {
                 failures.push(error.to_string());
-                (None, BTreeMap::new())
+                (None, Reasons::default())
             }
         };
         self.confirm_inputs(inputs, compilation.state.as_ref(), observed.as_ref());
@@ -115,32 +122,32 @@ impl<K: Kernel> Node<K> {
         }
     }
 
-    /// Observes, plans, carries out, and reads back; errors of single ports by port.
+    /// Observes, plans, carries out, and reads back; errors that concern one port or the tunnel alone apart.
     fn bring_about(
         &mut self,
         wanted: Option<&DatapathState>,
         failures: &mut Vec<String>,
-    ) -> Result<(Option<Observed>, BTreeMap<PortIndex, String>), KernelError> {
+    ) -> Result<(Option<Observed>, Reasons), KernelError> {
         let observed = self.kernel.observe()?;
         let Some(wanted) = wanted else {
-            return Ok((Some(observed), BTreeMap::new()));
+            return Ok((Some(observed), Reasons::default()));
         };
         self.tell_what_is_lost(&observed, wanted);
         let plan = match diff(&observed, wanted, self.object) {
             Ok(plan) => plan,
             Err(error) => {
                 failures.push(error.to_string());
-                return Ok((Some(observed), BTreeMap::new()));
+                return Ok((Some(observed), Reasons::default()));
             }
         };
         if plan.is_empty() {
-            return Ok((Some(observed), BTreeMap::new()));
+            return Ok((Some(observed), Reasons::default()));
         }
         tracing::debug!("plan:\n{plan}");
         let started = std::time::Instant::now();
         let outcomes = carry_out(&mut self.kernel, plan, &wanted.blocks);
         tracing::debug!(steps = outcomes.len(), took = ?started.elapsed(), "carried out");
-        let reasons = self.note(&outcomes, failures);
+        let reasons = self.note(&outcomes, wanted.tunnel.is_some(), failures);
         Ok((Some(self.kernel.observe()?), reasons))
     }
 
@@ -179,9 +186,10 @@ impl<K: Kernel> Node<K> {
     fn note(
         &mut self,
         outcomes: &[Outcome],
+        wants_tunnel: bool,
         failures: &mut Vec<String>,
-    ) -> BTreeMap<PortIndex, String> {
-        let mut reasons = BTreeMap::new();
+    ) -> Reasons {
+        let mut reasons = Reasons::default();
         for Outcome { step, result } in outcomes {
             match (step, result) {
                 (
@@ -200,7 +208,9 @@ impl<K: Kernel> Node<K> {
                 (_, Ok(_)) => {}
                 (step, Err(error)) => {
                     if let Some(port) = step.concerns_only() {
-                        reasons.insert(port, error.to_string());
+                        reasons.ports.insert(port, error.to_string());
+                    } else if step.is_of_tunnel() && wants_tunnel {
+                        reasons.tunnel = Some(format!("could not {step}: {error}"));
                     } else {
                         failures.push(format!("could not {step}: {error}"));
                     }
@@ -223,13 +233,13 @@ impl<K: Kernel> Node<K> {
         inputs: &Inputs<'_>,
         compilation: &Compilation,
         observed: Option<&Observed>,
-        reasons: &BTreeMap<PortIndex, String>,
+        reasons: &Reasons,
         failures: Vec<String>,
     ) -> Report {
         let wanted = compilation.state.as_ref();
         let ports = wanted.map(|state| {
             let ports = state.ports.iter().map(|(port, attachment)| {
-                let reason = reasons.get(port).or_else(|| failures.first());
+                let reason = reasons.ports.get(port).or_else(|| failures.first());
                 (*port, self.port_report(*port, attachment, observed, reason))
             });
             ports.collect()
@@ -254,7 +264,11 @@ impl<K: Kernel> Node<K> {
             policies: compilation.policies.clone(),
             services: compilation.services.clone(),
             peers: compilation.peers.clone(),
-            tunnel: tunnel_report(wanted, observed, &failures),
+            tunnel: tunnel_report(
+                wanted,
+                observed,
+                reasons.tunnel.as_ref().or(failures.first()),
+            ),
             tables: compilation.tables.clone(),
             findings,
             failures,
@@ -291,13 +305,10 @@ impl<K: Kernel> Node<K> {
 fn tunnel_report(
     wanted: Option<&DatapathState>,
     observed: Option<&Observed>,
-    failures: &[String],
+    reason: Option<&String>,
 ) -> Option<TunnelReport> {
     let wanted = wanted?.tunnel.as_ref()?.digest();
-    let because = |fallback: &str| match failures.first() {
-        Some(failure) => failure.clone(),
-        None => fallback.to_owned(),
-    };
+    let because = |fallback: &str| reason.cloned().unwrap_or_else(|| fallback.to_owned());
     let status = match observed {
         None => PortStatus::NotEnforced(because("the kernel could not be read")),
         Some(observed) => match observed.tunnel.digest() {

@@ -249,6 +249,22 @@ impl Step {
     }
 }
 
+impl Step {
+    /// Whether it concerns the tunnel alone, behind whose steps no others come.
+    #[must_use]
+    pub fn is_of_tunnel(&self) -> bool {
+        matches!(
+            self,
+            Self::MakeTunnelDevice(_)
+                | Self::WriteTunnel(_)
+                | Self::AttachTunnel
+                | Self::SetTunnelRoutes { .. }
+                | Self::RemoveTunnelRoutes { .. }
+                | Self::RemoveTunnel
+        )
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -390,8 +390,9 @@ fn tunnelled() {
     fleet.apply(&peer(5000));
     status_of("one node has no tunnel", "Ready=False");
     wait_for(SOON, "the node says why", || {
-        let status = get(&fleet, "tp", &name)["status"].to_string();
-        status.contains("UDP port 5000 is taken")
+        let told = get(&fleet, "tp", &name)["status"]["failing"][0].clone();
+        let message = told["message"].as_str().unwrap_or_default();
+        told["reason"] == "NotEnforced" && message.contains("UDP port 5000 is taken")
     });
     drop(program);
     status_of("it has one", "Ready=True/Live");
