@@ -128,7 +128,7 @@ pub struct LoadBalancerServiceSpec {
     pub backends: Backends,
 
     /// Clients that may use the service, in CIDR form, IPv4 and IPv6 mixed as you like, at most 1,024.
-    /// What comes from elsewhere is dropped and counted, whatever policies say. Absent means any; once
+    /// What comes from elsewhere is dropped and counted, whatever policies say, but for ICMP. Absent means any; once
     /// there is one, clients of a family without a range are all outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), extend("items" = cidr::schema()))]

@@ -190,7 +190,10 @@ impl<'a> Planner<'a> {
 
     /// Before the first packet that needs it: a reply that leaves unchanged resets a connection.
     fn attach_egress(&mut self) {
-        for (port, attachment) in self.wanted.ports.iter().filter(|(_, a)| a.egress) {
+        for (port, attachment) in &self.wanted.ports {
+            if !self.needs_egress(*port) {
+                continue;
+            }
             let present = AttachedEgress {
                 ifindex: Some(attachment.ifindex),
                 object: Some(self.object),
@@ -207,11 +210,21 @@ impl<'a> Planner<'a> {
 
     fn detach_egress(&mut self) {
         for port in self.observed.egress.keys() {
-            let attachment = self.wanted.ports.get(port);
-            if !attachment.is_some_and(|attachment| attachment.egress) {
+            if !self.needs_egress(*port) {
                 self.steps.push(Step::DetachEgress(*port));
             }
         }
+    }
+
+    /// Whether the port is to have a program at its egress, or has one that flows may need which lead to backends on
+    /// this node that are no longer asked for: as long as there are flows at all.
+    fn needs_egress(&self, port: PortIndex) -> bool {
+        let Some(attachment) = self.wanted.ports.get(&port) else {
+            return false;
+        };
+        let is_there = |attached: &AttachedEgress| attached.ifindex == Some(attachment.ifindex);
+        let stays = self.wanted.flows && self.observed.egress.get(&port).is_some_and(is_there);
+        attachment.egress || stays
     }
 
     /// Of `entries`, those that the slots do not hold.

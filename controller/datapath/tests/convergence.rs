@@ -240,6 +240,26 @@ fn replies_are_restored_from_before_the_first_packet_that_needs_it_until_after_t
 }
 
 #[test]
+fn replies_are_restored_as_long_as_there_are_flows() {
+    let mut kernel = FakeKernel::new(object());
+    let with_flows = |egress| {
+        let mut state = state(&[(0, 2, 300)]);
+        state.flows = true;
+        state
+            .ports
+            .values_mut()
+            .for_each(|port| port.egress = egress);
+        state
+    };
+    kernel.converge(&with_flows(true));
+    // No backend on the node is left, but connections to one may be.
+    kernel.converge(&with_flows(false));
+    assert!(kernel.state.egress.contains_key(&port(0)));
+    kernel.converge(&state(&[(0, 2, 300)]));
+    assert!(kernel.state.egress.is_empty());
+}
+
+#[test]
 fn no_resources_leave_nothing() {
     let mut kernel = FakeKernel::new(object());
     kernel.converge(&state(&[(0, 1, 300), (1, 2, 1 << 20)]));

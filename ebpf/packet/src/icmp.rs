@@ -24,7 +24,7 @@ use crate::{
     tables::Tables,
     wire::{
         Change, ICMP_LENGTH, IPV4_OFFSET, IPV4_WITHOUT_OPTIONS, IcmpHeader, Ipv4Header, Ipv6Header,
-        LinkHeader, UdpHeader, Version, addresses, ports, set_addresses,
+        LinkHeader, UdpHeader, Version, addresses, is_one_host, ports, set_addresses,
     },
 };
 
@@ -74,14 +74,17 @@ pub fn pass_on<F: FrameMut + ?Sized, S: Tables, T: FlowTable, P: PlacementTable>
     let header: &IcmpHeader = frame
         .at(version.transport())
         .ok_or(Reason::HeaderNotLinear)?;
+    let outer = addresses(frame, version, ETHERNET_LENGTH).ok_or(Reason::HeaderNotLinear)?;
+    // Policies have judged a message for this address, and no other.
+    let quoted = |frame: &F| quoted(frame, version).filter(|q| q.source == outer.destination);
     match (Message::of(version, header.kind), subject) {
-        (Message::Echo, Subject::Service) => {
+        (Message::Echo, Subject::Service) if is_one_host(version, &outer.source) => {
             let way = way_back(frame, tables, passing.ifindex).ok_or(Reason::HeaderNotLinear)?;
             answer_echo(frame, version, &way).ok_or(Reason::HeaderNotLinear)?;
             Ok(Some(Departure { way, counter: None }))
         }
         (Message::Error, Subject::Service) => {
-            let quoted = quoted(frame, version).ok_or(Reason::UnknownFlow)?;
+            let quoted = quoted(frame).ok_or(Reason::UnknownFlow)?;
             let asked = quoted.reversed();
             let table: &Services = tables.at(SERVICES).ok_or(Reason::UnknownFlow)?;
             let (service, hash) = service_of(tables, table, &asked).ok_or(Reason::UnknownFlow)?;
@@ -95,7 +98,7 @@ pub fn pass_on<F: FrameMut + ?Sized, S: Tables, T: FlowTable, P: PlacementTable>
             };
             departure.map(Some)
         }
-        (Message::Error, Subject::Node) => match quoted(frame, version) {
+        (Message::Error, Subject::Node) => match quoted(frame) {
             Some(quoted) => to_flows_client(frame, version, &quoted, passing, flows),
             None => Ok(None),
         },

@@ -14,7 +14,7 @@ use crate::{
     tables::Tables,
     wire::{
         Change, ICMP_LENGTH, IPV4_WITHOUT_OPTIONS, IcmpHeader, Ipv4Header, Ipv6Header, LinkHeader,
-        Version, addresses,
+        Version, addresses, is_one_host,
     },
 };
 
@@ -59,7 +59,7 @@ pub fn report<F: Resize + ?Sized, S: Tables>(
     let error = Error::of(version, refusal)?;
     let way = way_back(frame, tables, ifindex)?;
     let ends = addresses(frame, version, ETHERNET_LENGTH)?;
-    if !may_be_told(version, &ends) {
+    if !is_one_host(version, &ends.source) {
         return None;
     }
     let longest = match version {
@@ -96,16 +96,6 @@ pub fn report<F: Resize + ?Sized, S: Tables>(
     header.rest = U32::new(error.rest);
     header.checksum = U16::new(checksum.fresh());
     Some(way)
-}
-
-/// Nobody is told who is not one host.
-#[inline(always)]
-fn may_be_told(version: Version, ends: &Ends) -> bool {
-    match version {
-        // 0.0.0.0/8, 224.0.0.0/3.
-        Version::V4 => !matches!((ends.source[1] as u32) >> 24, 0 | 224..),
-        Version::V6 => ends.source[0] >> 56 != 0xff && ends.source != [0, 0],
-    }
 }
 
 #[inline(always)]

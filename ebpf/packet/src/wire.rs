@@ -187,6 +187,16 @@ pub(crate) fn addresses<F: Frame + ?Sized>(
     })
 }
 
+/// Whether an address is one that may be answered: not nobody's, and no group's.
+#[inline(always)]
+pub(crate) fn is_one_host(version: Version, address: &[u64; 2]) -> bool {
+    match version {
+        // 0.0.0.0/8, 224.0.0.0/3.
+        Version::V4 => !matches!((address[1] as u32) >> 24, 0 | 224..),
+        Version::V6 => address[0] >> 56 != 0xff && *address != [0, 0],
+    }
+}
+
 /// Puts the addresses of `new` in the place of those of `old` in the IP header at `offset`, notes that in
 /// `change`, and mends the header's own checksum.
 #[inline(always)]

@@ -28,20 +28,20 @@ use crate::{
     settling::MapPlacements,
 };
 
-/// What the kernel is to do with a frame: makes one that may pass the one for its backend or its client, if it
-/// has one. The verdict becomes another where that cannot be done, and its sender may be told.
+/// Makes a frame that may pass the one for its backend or its client, if it has one. The verdict becomes another
+/// where that cannot be done.
 #[inline(always)]
 pub fn forward<const BALANCES: bool>(
     ctx: &XdpContext,
     verdict: &mut Words,
     node: &Node<BALANCES>,
-) -> u32 {
+) -> Outcome {
     if verdict.is_drop() {
-        return xdp_action::XDP_DROP;
+        return Outcome::taken(xdp_action::XDP_DROP);
     }
     let is_for_none = verdict.backend() == 0 && !verdict.flow().is_some();
     if !BALANCES || is_for_none {
-        return xdp_action::XDP_PASS;
+        return Outcome::taken(xdp_action::XDP_PASS);
     }
     let (slot, backend, length) = (node.slot(), verdict.backend(), verdict.length());
     let flow = verdict.flow().to_word();
@@ -57,16 +57,33 @@ pub fn forward<const BALANCES: bool>(
         }
         _ => outcome,
     };
-    let Some(refusal) = outcome.refusal() else {
-        return outcome.action();
-    };
-    *verdict = verdict.but(refusal.reason);
-    match refusal.reason {
-        Reason::MtuExceeded | Reason::TtlExceeded if Subject::from_word(backend).is_none() => {
-            headgate_tell_sender(ctx.ctx, slot, outcome.0, length)
-        }
-        _ => xdp_action::XDP_DROP,
+    if let Some(refusal) = outcome.refusal() {
+        *verdict = verdict.but(refusal.reason);
     }
+    outcome
+}
+
+/// What the kernel is to do with a frame, of which its sender may be told that it was refused.
+#[inline(always)]
+pub fn conclude<const BALANCES: bool>(
+    ctx: &XdpContext,
+    outcome: Outcome,
+    verdict: &Words,
+    node: &Node<BALANCES>,
+) -> u32 {
+    // No error is told of an ICMP message.
+    let is_message = Subject::from_word(verdict.backend()).is_some();
+    match outcome.refusal() {
+        Some(refusal) if BALANCES && !is_message && is_told(refusal.reason) => {
+            headgate_tell_sender(ctx.ctx, node.slot(), outcome.0, verdict.length())
+        }
+        _ => outcome.action(),
+    }
+}
+
+#[inline(always)]
+const fn is_told(reason: Reason) -> bool {
+    matches!(reason, Reason::MtuExceeded | Reason::TtlExceeded)
 }
 
 #[inline(always)]
@@ -125,7 +142,7 @@ extern "C" fn headgate_open(ctx: *mut xdp_md, slot: u32, backend: u32) -> u64 {
 /// What functions give each other, in one word: what the kernel is to do in the lower 16 bits; the MTU of a
 /// refusal in the next; and the number of its reason in the upper half.
 #[derive(Clone, Copy)]
-struct Outcome(u64);
+pub struct Outcome(u64);
 
 impl Outcome {
     const NO_REASON: u64 = u32::MAX as u64;

@@ -21,7 +21,7 @@ use headgate_layout::maps::reason_index;
 use headgate_packet::judge::{IS_REASON, Words, judge};
 
 use crate::{
-    forward::forward,
+    forward::{conclude, forward},
     frame::XdpFrame,
     maps::{Node, REASON_COUNTERS, RULE_COUNTERS, count, port},
     monitor::tell,
@@ -51,7 +51,7 @@ fn run<const BALANCES: bool>(ctx: &XdpContext) -> u32 {
         }
         false => Words::of(&judge(&XdpFrame::new(ctx), &node)),
     };
-    let action = forward(ctx, &mut verdict, &node);
+    let outcome = forward(ctx, &mut verdict, &node);
     tell(ctx, &verdict, &node);
     let cause = verdict.cause();
     let counter = match cause & IS_REASON {
@@ -59,7 +59,8 @@ fn run<const BALANCES: bool>(ctx: &XdpContext) -> u32 {
         _ => REASON_COUNTERS.get_ptr_mut(reason_index(port(), cause ^ IS_REASON)),
     };
     count(counter, verdict.length());
-    action
+    // Last, for it makes another frame of this one.
+    conclude(ctx, outcome, &verdict, &node)
 }
 
 /// A function of its own, so that its stack is free again where a frame is sent on: all that are in use at

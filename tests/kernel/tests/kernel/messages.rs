@@ -29,6 +29,15 @@ pub(crate) fn trials() -> Vec<Trial> {
         in_kernel("errors_reach_the_backend_of_the_quoted_flow", direct_return),
         in_kernel("errors_about_flows_through_nat_reach_both_sides", nat),
         in_kernel("errors_about_nothing_known_go_no_further", unknown),
+        in_kernel("errors_are_about_whom_they_are_for_by_nat", || {
+            others("Nat");
+        }),
+        in_kernel(
+            "errors_are_about_whom_they_are_for_by_direct_return",
+            || {
+                others("DirectReturn");
+            },
+        ),
         in_kernel("who_sends_too_long_or_dying_packets_to_nat_is_told", || {
             told("Nat");
         }),
@@ -58,6 +67,11 @@ const VIRTUAL: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
+/// Another address of the service.
+const OTHER: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2)),
+];
 const LOCAL: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(198, 51, 100, 200)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 200)),
@@ -83,7 +97,7 @@ fn served(forwarding: &str) -> Compiled {
         "apiVersion": "headgate.dev/v1alpha1", "kind": "LoadBalancerService",
         "metadata": {"name": "web", "namespace": "shop"},
         "spec": {
-            "addresses": VIRTUAL,
+            "addresses": ([VIRTUAL, OTHER].concat()),
             "ports": [{"name": "http", "port": 80}, {"name": "dns", "protocol": "UDP", "port": 53}],
             "backends": {"static": backends},
             "forwarding": forwarding,
@@ -207,6 +221,23 @@ fn unknown() {
         own.source = SocketAddr::new(LOCAL[family], 20_001);
         let error = Message::unreachable(ROUTER[family], LOCAL[family], &own);
         assert_eq!(served.in_kernel(&error.frame()), XDP_PASS);
+    }
+    assert_eq!(served.counted()["UnknownFlow"].packets, 2);
+}
+
+/// Who may send to one address may not reach another's backends by what is quoted.
+fn others(forwarding: &str) {
+    let served = served(forwarding);
+    for family in [0, 1] {
+        let asked = asks(family, 1, Some(SYN));
+        let got = through(&served, &asked.frame());
+        let elsewhere = Message::too_big(ROUTER[family], OTHER[family], 1_300, &reversed(&asked));
+        assert_eq!(served.in_kernel(&elsewhere.frame()), XDP_DROP);
+        if forwarding == "Nat" {
+            let got = Datagram::parse(&got).expect("a packet");
+            let transit = Message::unreachable(ROUTER[family], ROUTER[family], &got);
+            assert_eq!(served.in_kernel(&transit.frame()), XDP_PASS);
+        }
     }
     assert_eq!(served.counted()["UnknownFlow"].packets, 2);
 }
