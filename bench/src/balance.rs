@@ -165,6 +165,7 @@ fn many(family: Family, count: u16, backends: u16, meets: bool) -> Vec<Frontend>
         port: if meets { PORT } else { PORT + 1 },
         counter: u32::from(number),
         forwarding: Forwarding::DirectReturn,
+        rejects: false,
         ring_size: RING,
         // Each service has another hundred of them.
         backends: (0..backends)

@@ -54,7 +54,7 @@ pub use ipnet::IpNet;
 pub use load_balancer_service::{
     Backends, Forwarding, LoadBalancerService, LoadBalancerServiceSpec, MAX_BACKENDS,
     MAX_SOURCE_RANGES, ServicePort, ServiceProtocol, ServiceReference, StaticBackend,
-    TrafficPolicy,
+    TrafficPolicy, WithoutBackends,
 };
 pub use node_datapath::{
     InterfaceDatapath, NodeDatapath, NodeDatapathStatus, NodeFacts, ResourceException,

@@ -152,6 +152,12 @@ pub struct LoadBalancerServiceSpec {
     #[garde(skip)]
     pub external_traffic_policy: TrafficPolicy,
 
+    /// What becomes of packets for which there is no backend: Drop, or Reject, which tells their sender by
+    /// ICMP that the port cannot be reached. They are counted as NoBackend either way.
+    #[serde(default)]
+    #[garde(skip)]
+    pub without_backends: WithoutBackends,
+
     /// Entries of the table that flows are spread over: 4093, 16381 or 65537. More entries spread
     /// more evenly, and fewer flows of other backends move when one backend goes.
     #[serde(default = "default_ring_size")]
@@ -263,6 +269,16 @@ pub struct StaticBackend {
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = 256))]
     pub weight: u16,
+}
+
+/// What becomes of packets for which there is no backend.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WithoutBackends {
+    /// They are dropped in silence, and a client tries again.
+    #[default]
+    Drop,
+    /// Their sender is told by ICMP, and gives up.
+    Reject,
 }
 
 /// How packets get to a backend.

@@ -68,8 +68,8 @@ pub struct Service {
     pub backends: u32,
     /// [`DIRECT_RETURN`], [`NAT`] or [`ICMP`].
     pub forwarding: u32,
-    /// Nothing.
-    pub padding: u32,
+    /// 1 where a sender is told that there is no backend, else 0.
+    pub rejects: u32,
 }
 
 /// A way to the next hop.

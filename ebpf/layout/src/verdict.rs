@@ -79,7 +79,7 @@ reasons! {
     HeaderNotLinear = 8 => Drop,
     /// No tables for this port: an error of ours, reported by the agent as such.
     NoTables = 9 => Allow,
-    /// The load balancer has no backend for this service.
+    /// The load balancer has no backend for this service: the sender is told by ICMP if the service says so.
     NoBackend = 10 => Drop,
     /// The link-layer address of the way to this backend is not known.
     NoNextHop = 11 => Drop,

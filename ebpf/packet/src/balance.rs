@@ -26,8 +26,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Target {
-    /// 0: it is for no service. Below [`SUBJECTS`]: a [`Reason`] to drop it, plus 1. Below that and two: an
-    /// ICMP message, by its [`Subject`]. Else the offset of its [`Backend`].
+    /// 0: it is for no service. Below [`SUBJECTS`]: a [`Reason`] to drop it, plus 1. From there on: an ICMP
+    /// message, by its [`Subject`], or [`REJECTED`]. Else the offset of its [`Backend`].
     word: u32,
     /// The flow that it belongs to.
     pub flow: Known,
@@ -104,6 +104,9 @@ pub enum Subject {
 
 /// Above all [`Reason`]s, and below where the first [`Backend`] may lie.
 const SUBJECTS: u32 = 64;
+
+/// As [`crate::judge::Verdict::backend`]: there is no backend, and the sender is told so.
+pub const REJECTED: u32 = SUBJECTS + 2;
 
 impl Subject {
     /// As [`crate::judge::Verdict::backend`].
@@ -203,6 +206,7 @@ fn answer<E: Environment>(
     }
     target.word = match service.ring_size {
         0 if service.forwarding == ICMP => Subject::Service.to_word(),
+        0 if service.rejects != 0 => REJECTED,
         0 => refusal(Reason::NoBackend),
         size => place_of(tables, service, flow, size)?,
     };
@@ -211,11 +215,14 @@ fn answer<E: Environment>(
             hash: flow,
             begins: question.is(BEGINS),
             backend: match (question.is(TCP), target.backend()) {
-                (false, Some(Ok(offset))) => tables.at(offset),
+                (false, Some(Ok(offset))) if offset != REJECTED => tables.at(offset),
                 _ => None,
             },
         };
         target.flow = of_client(&environment.flows()?, ends, &asking);
+        if target.flow.is_some() && target.word == REJECTED {
+            target.word = refusal(Reason::NoBackend);
+        }
     }
     Some(())
 }

@@ -9,6 +9,7 @@ use zerocopy::{
 };
 
 use crate::{
+    balance::REJECTED,
     flows::{FlowTable, Known},
     frame::{Frame, FrameMut},
     nat::{self, Passage, pass_on},
@@ -82,6 +83,7 @@ pub fn depart<F: FrameMut + ?Sized, S: Tables, T: FlowTable>(
     let backend = match passing.backend {
         0 if passing.flow.is_some() => None,
         0 => return Ok(Next::Stack),
+        REJECTED => return Err(Reason::NoBackend.into()),
         offset => tables.at::<Backend>(offset),
     };
     let departure = match backend {

@@ -36,6 +36,9 @@ impl Error {
         let (kind, code, rest) = match (version, refusal.reason) {
             (Version::V4, Reason::MtuExceeded) => (3, 4, mtu),
             (Version::V4, Reason::TtlExceeded) => (11, 0, 0),
+            // The port cannot be reached.
+            (Version::V4, Reason::NoBackend) => (3, 3, 0),
+            (Version::V6, Reason::NoBackend) => (1, 4, 0),
             (Version::V6, Reason::MtuExceeded) => (2, 0, mtu.max(LONGEST_V6)),
             (Version::V6, Reason::TtlExceeded) => (3, 0, 0),
             _ => return None,

@@ -12,7 +12,7 @@ use headgate_layout::{
     verdict::Reason,
 };
 use headgate_packet::{
-    balance::Subject,
+    balance::{REJECTED, Subject},
     flows::Known,
     forward::{Next, Passing, Refusal, depart, open},
     icmp,
@@ -71,19 +71,17 @@ pub fn conclude<const BALANCES: bool>(
     verdict: &Words,
     node: &Node<BALANCES>,
 ) -> u32 {
-    // No error is told of an ICMP message.
-    let is_message = Subject::from_word(verdict.backend()).is_some();
-    match outcome.refusal() {
-        Some(refusal) if BALANCES && !is_message && is_told(refusal.reason) => {
-            headgate_tell_sender(ctx.ctx, node.slot(), outcome.0, verdict.length())
-        }
-        _ => outcome.action(),
+    let backend = verdict.backend();
+    let is_told = match outcome.refusal().map(|refusal| refusal.reason) {
+        // No error is told of an ICMP message.
+        Some(Reason::MtuExceeded | Reason::TtlExceeded) => Subject::from_word(backend).is_none(),
+        Some(Reason::NoBackend) => backend == REJECTED,
+        _ => false,
+    };
+    match BALANCES && is_told {
+        true => headgate_tell_sender(ctx.ctx, node.slot(), outcome.0, verdict.length()),
+        false => outcome.action(),
     }
-}
-
-#[inline(always)]
-const fn is_told(reason: Reason) -> bool {
-    matches!(reason, Reason::MtuExceeded | Reason::TtlExceeded)
 }
 
 #[inline(always)]

@@ -8,6 +8,7 @@ use std::{
 
 use headgate_crds::{
     AddressPoolSpec, AttachMode, Forwarding, LoadBalancerServiceSpec, TrafficPolicy,
+    WithoutBackends,
 };
 
 use super::{
@@ -418,6 +419,7 @@ impl Compiler<'_> {
                     counter: **counter,
                     ring_size: spec.ring_size,
                     forwarding: spec.forwarding,
+                    rejects: spec.without_backends == WithoutBackends::Reject,
                     backends,
                     history: history.cloned(),
                 });

@@ -60,6 +60,8 @@ pub struct Frontend {
     pub ring_size: u32,
     /// How packets get to backends.
     pub forwarding: Forwarding,
+    /// Whether senders are told where there is no backend.
+    pub rejects: bool,
     /// Backends of the address's family that get packets.
     pub backends: Vec<Member>,
     /// What it settles from, if it may.
@@ -396,6 +398,7 @@ impl Written<'_> {
             port: port_and_protocol(frontend.port, frontend.protocol),
             ring_size: frontend.ring_size,
             forwarding: number_of(frontend.forwarding),
+            rejects: frontend.rejects.into(),
             ..Service::default()
         };
         if let Some((settling, ring)) = self.settling(frontend, writer) {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use headgate_crds::{
     Backends, Forwarding, LoadBalancerServiceSpec, ServicePort, ServiceProtocol, StaticBackend,
-    TrafficPolicy,
+    TrafficPolicy, WithoutBackends,
 };
 use proptest::{
     collection::vec,
@@ -76,6 +76,7 @@ fn spec() -> impl Strategy<Value = LoadBalancerServiceSpec> {
                 source_ranges,
                 forwarding,
                 external_traffic_policy: TrafficPolicy::Cluster,
+                without_backends: WithoutBackends::Drop,
                 ring_size: 4_093,
             },
         )

@@ -8,7 +8,7 @@ use std::{
 use headgate_compile::{services::admits, snapshot::Content};
 use headgate_crds::{
     AddressPoolSpec, Backends, Forwarding, Kind, LoadBalancerServiceSpec, MAX_SOURCE_RANGES,
-    ServiceReference, parse_cidr,
+    ServiceReference, WithoutBackends, parse_cidr,
 };
 
 use super::asked::Asked;
@@ -212,6 +212,7 @@ impl<'a> Planner<'a> {
             forwarding: Forwarding::Nat,
             source_ranges: asked.source_ranges.clone(),
             external_traffic_policy: asked.traffic_policy,
+            without_backends: WithoutBackends::Drop,
             ring_size: 16_381,
         };
         let is_so = former == Some(&spec);

@@ -47,6 +47,12 @@ pub(crate) fn trials() -> Vec<Trial> {
                 told("DirectReturn");
             },
         ),
+        in_kernel("a_service_without_backends_rejects_by_choice", || {
+            rejected("Reject");
+        }),
+        in_kernel("a_service_without_backends_drops_by_default", || {
+            rejected("Drop");
+        }),
         in_kernel("errors_are_told_at_a_bounded_rate", bounded),
     ]
 }
@@ -84,12 +90,15 @@ fn backend(family: usize, number: u8) -> IpAddr {
     }
 }
 
-fn served(forwarding: &str) -> Compiled {
-    let pool = json!({
+fn pool() -> Value {
+    json!({
         "apiVersion": "headgate.dev/v1alpha1", "kind": "AddressPool",
         "metadata": {"name": "all"},
         "spec": {"cidrs": ["192.0.2.0/24", "2001:db8::/64"]},
-    });
+    })
+}
+
+fn served(forwarding: &str) -> Compiled {
     let backends: Vec<Value> = (1..=BACKENDS)
         .flat_map(|number| [0, 1].map(|family| json!({"address": backend(family, number)})))
         .collect();
@@ -104,7 +113,7 @@ fn served(forwarding: &str) -> Compiled {
             "ringSize": 4093,
         },
     });
-    Compiled::with_next_hops(&[pool, service], ways(1_400))
+    Compiled::with_next_hops(&[pool(), service], ways(1_400))
 }
 
 fn ways(mtu: u32) -> BTreeMap<IpAddr, NextHop> {
@@ -265,6 +274,33 @@ fn told(forwarding: &str) {
     let counted = served.counted();
     assert_eq!(counted["MtuExceeded"].packets, 4);
     assert_eq!(counted["TtlExceeded"].packets, 4);
+}
+
+fn rejected(choice: &str) {
+    let nobody = json!({
+        "apiVersion": "headgate.dev/v1alpha1", "kind": "LoadBalancerService",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "addresses": VIRTUAL,
+            "ports": [{"name": "http", "port": 80}, {"name": "dns", "protocol": "UDP", "port": 53}],
+            "backends": {"serviceRef": {"name": "nobody"}},
+            "withoutBackends": choice,
+        },
+    });
+    let served = Compiled::new(&[pool(), nobody]);
+    for family in [0, 1] {
+        for tcp in [Some(SYN), None] {
+            let asked = asks(family, 1, tcp);
+            if choice == "Drop" {
+                assert_eq!(served.in_kernel(&asked.frame()), XDP_DROP);
+                continue;
+            }
+            let error = error_for(&served, &asked.frame());
+            assert_eq!(error.kind, [(3, 3), (1, 4)][family]);
+            assert!(error.is_about(&asked), "{error:?}");
+        }
+    }
+    assert_eq!(served.counted()["NoBackend"].packets, 4);
 }
 
 /// Lets a frame live no longer than to here.
