@@ -30,7 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         in_kernel("errors_about_flows_through_nat_reach_both_sides", nat),
         in_kernel("errors_about_nothing_known_go_no_further", unknown),
         in_kernel("who_sends_too_long_or_dying_packets_to_nat_is_told", || {
-            told("Nat")
+            told("Nat");
         }),
         in_kernel(
             "who_sends_too_long_or_dying_packets_by_direct_return_is_told",
