@@ -11,7 +11,7 @@ use headgate_compile::{
     classifier::{self, BlockWriter, RuleList},
     endpoints::Member,
     node::NextHop,
-    services::{self, Frontend, Rings, UDP},
+    services::{self, Arrival, Frontend, Rings, UDP},
 };
 use headgate_crds::Forwarding;
 use headgate_datapath::state::{Block, Ifindex};
@@ -143,7 +143,11 @@ fn block(
     };
     let mut writer = BlockWriter::new();
     classifier::write(&list, &mut writer)?;
-    services::write(services, ways, rings, &mut writer)?;
+    let arrival = Arrival {
+        mtu: 1_500,
+        reflects: true,
+    };
+    services::write(services, arrival, ways, rings, &mut writer)?;
     Ok(writer.finish()?)
 }
 
@@ -171,6 +175,7 @@ fn many(family: Family, count: u16, backends: u16, meets: bool) -> Vec<Frontend>
                 here: false,
             })
             .collect(),
+        history: None,
     });
     frontends.collect()
 }

@@ -15,6 +15,7 @@ mod probe;
 mod replacement;
 mod statistics;
 mod table;
+mod tunnel;
 
 use std::{os::unix::process::CommandExt as _, process::Command};
 
@@ -47,6 +48,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("replacement") {
         replacement::measure(&mut table)?;
+    }
+    if wanted("tunnel") {
+        tunnel::measure(&mut table)?;
     }
     if wanted("admission") {
         admission::measure(&mut table)?;

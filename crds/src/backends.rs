@@ -68,7 +68,7 @@ pub(crate) fn are_usable(addresses: &[String]) -> impl Fn(&Backends, &()) -> gar
 }
 
 /// What lies at other addresses depends on who asks, such as a cloud's metadata.
-fn is_of_a_host(address: IpAddr) -> bool {
+pub(crate) fn is_of_a_host(address: IpAddr) -> bool {
     let is_link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),

@@ -7,8 +7,8 @@ use kube::{CustomResourceExt, core::cel::Validator};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    API_VERSION, AddressPool, CidrGroup, LoadBalancerService, XdpPolicy, host_bits, metadata,
-    path::Path, remedy, rules::Compiler, source_ranges, structural::Node, validation,
+    API_VERSION, AddressPool, CidrGroup, LoadBalancerService, TunnelPeer, XdpPolicy, host_bits,
+    metadata, path::Path, remedy, rules::Compiler, source_ranges, structural::Node, validation,
 };
 
 /// The namespace of an object that gives none, as for kubectl.
@@ -54,16 +54,19 @@ pub enum Kind {
     CidrGroup,
     /// Addresses and ports, and the backends that serve them.
     LoadBalancerService,
+    /// Networks that are reached through a tunnel.
+    TunnelPeer,
     /// A packet filter.
     XdpPolicy,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::AddressPool,
         Self::CidrGroup,
         Self::LoadBalancerService,
+        Self::TunnelPeer,
         Self::XdpPolicy,
     ];
 
@@ -73,6 +76,7 @@ impl Kind {
             Self::AddressPool => "AddressPool",
             Self::CidrGroup => "CidrGroup",
             Self::LoadBalancerService => "LoadBalancerService",
+            Self::TunnelPeer => "TunnelPeer",
             Self::XdpPolicy => "XdpPolicy",
         }
     }
@@ -121,6 +125,8 @@ pub enum Resource {
     CidrGroup(CidrGroup),
     /// Addresses and ports, and the backends that serve them.
     LoadBalancerService(LoadBalancerService),
+    /// Networks that are reached through a tunnel.
+    TunnelPeer(TunnelPeer),
     /// A packet filter.
     XdpPolicy(XdpPolicy),
 }
@@ -198,18 +204,19 @@ fn identify(object: &Map<String, Value>) -> Result<&'static Schema, Problem> {
     Ok(Schema::of(kind))
 }
 
-fn kinds() -> [String; 4] {
+fn kinds() -> [String; 5] {
     Kind::ALL.map(|kind| kind.as_str().to_owned())
 }
 
 impl Schema {
     fn of(kind: Kind) -> &'static Self {
-        static SCHEMAS: [OnceLock<Schema>; 4] = [const { OnceLock::new() }; 4];
+        static SCHEMAS: [OnceLock<Schema>; 5] = [const { OnceLock::new() }; 5];
         SCHEMAS[kind as usize].get_or_init(|| {
             let crd = match kind {
                 Kind::AddressPool => AddressPool::crd(),
                 Kind::CidrGroup => CidrGroup::crd(),
                 Kind::LoadBalancerService => LoadBalancerService::crd(),
+                Kind::TunnelPeer => TunnelPeer::crd(),
                 Kind::XdpPolicy => XdpPolicy::crd(),
             };
             Self::compile(kind, crd)
@@ -242,6 +249,7 @@ impl Schema {
             Kind::LoadBalancerService => {
                 serde_json::from_value(object).map(Resource::LoadBalancerService)
             }
+            Kind::TunnelPeer => serde_json::from_value(object).map(Resource::TunnelPeer),
             Kind::XdpPolicy => serde_json::from_value(object).map(Resource::XdpPolicy),
         };
         // The schema let it through, so only metadata can be amiss.
@@ -272,6 +280,7 @@ impl Resource {
             Self::AddressPool(_) => Kind::AddressPool,
             Self::CidrGroup(_) => Kind::CidrGroup,
             Self::LoadBalancerService(_) => Kind::LoadBalancerService,
+            Self::TunnelPeer(_) => Kind::TunnelPeer,
             Self::XdpPolicy(_) => Kind::XdpPolicy,
         }
     }
@@ -282,6 +291,7 @@ impl Resource {
             Self::AddressPool(pool) => &pool.metadata,
             Self::CidrGroup(group) => &group.metadata,
             Self::LoadBalancerService(service) => &service.metadata,
+            Self::TunnelPeer(peer) => &peer.metadata,
             Self::XdpPolicy(policy) => &policy.metadata,
         };
         metadata.name.as_deref().unwrap_or_default()

@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSON;
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use crate::{AddressPool, CidrGroup, LoadBalancerService, NodeDatapath, XdpPolicy};
+use crate::{AddressPool, CidrGroup, LoadBalancerService, NodeDatapath, TunnelPeer, XdpPolicy};
 
 /// The definition of every resource, in a fixed order.
 pub fn all() -> Vec<CustomResourceDefinition> {
@@ -14,6 +14,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         never_observed(CidrGroup::crd()),
         never_observed(LoadBalancerService::crd()),
         NodeDatapath::crd(),
+        never_observed(TunnelPeer::crd()),
         never_observed(XdpPolicy::crd()),
     ]
 }

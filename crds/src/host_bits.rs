@@ -13,6 +13,9 @@ pub(crate) fn check(resource: &Resource, warnings: &mut Vec<Problem>) {
             list(&spec.field("sourceRanges"), ranges, warnings);
         }
         Resource::CidrGroup(group) => list(&spec.field("cidrs"), &group.spec.cidrs, warnings),
+        Resource::TunnelPeer(peer) => {
+            list(&spec.field("podCIDRs"), &peer.spec.pod_cidrs, warnings);
+        }
         Resource::XdpPolicy(policy) => {
             let rules = spec.field("rules");
             for (index, rule) in policy.spec.rules.iter().enumerate() {

@@ -14,6 +14,7 @@ mod families;
 mod host_bits;
 mod metadata;
 mod path;
+mod peers;
 mod reference;
 mod remedy;
 mod rules;
@@ -39,6 +40,8 @@ mod protocol;
 mod selector;
 mod status;
 #[allow(unreachable_pub, clippy::duplicated_attributes)]
+mod tunnel_peer;
+#[allow(unreachable_pub, clippy::duplicated_attributes)]
 mod xdp_policy;
 
 pub use address_pool::{AddressPool, AddressPoolSpec};
@@ -63,6 +66,7 @@ pub use protocol::{
 pub use reference::reference;
 pub use selector::{LabelSelector, LabelSelectorOperator, LabelSelectorRequirement};
 pub use status::{FailingNode, MOST_NAMES, NodeCounts, ResourceStatus, SourceRevision};
+pub use tunnel_peer::{TunnelPeer, TunnelPeerSpec, device_address};
 pub use xdp_policy::{
     Action, AttachMode, DEFAULT_ROUTE, Fragments, PolicyRule, XdpPolicy, XdpPolicySpec,
 };

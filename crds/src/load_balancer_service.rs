@@ -258,7 +258,8 @@ pub struct StaticBackend {
     #[schemars(extend("maxLength" = 45, "x-kubernetes-validations" = address::rules()))]
     pub address: String,
 
-    /// Its share of the flows, beside the other backends' weights. 0 gives it none.
+    /// Its share of the flows, beside the other backends' weights. 0 gives it no new
+    /// ones; its TCP connections stay, by DirectReturn for an hour.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = 256))]
     pub weight: u16,
@@ -282,7 +283,12 @@ impl LoadBalancerServiceSpec {
 
     /// The backends that get packets, parsed, with their weights.
     pub fn weighted_backends(&self) -> impl Iterator<Item = (IpAddr, u16)> {
-        let backends = self.backends.fixed.iter().filter(|b| b.weight > 0);
+        self.living_backends().filter(|(_, weight)| *weight > 0)
+    }
+
+    /// The backends, parsed, with their weights: those of weight 0 keep what they have.
+    pub fn living_backends(&self) -> impl Iterator<Item = (IpAddr, u16)> {
+        let backends = self.backends.fixed.iter();
         backends.filter_map(|backend| Some((backend.address.parse().ok()?, backend.weight)))
     }
 }

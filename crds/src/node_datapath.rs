@@ -94,7 +94,7 @@ pub struct InterfaceDatapath {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = crd_object)]
 pub struct ResourceException {
-    /// XdpPolicy, CidrGroup, LoadBalancerService or AddressPool.
+    /// XdpPolicy, CidrGroup, LoadBalancerService, AddressPool or TunnelPeer.
     pub kind: String,
     /// Its name, and before it the namespace of a kind that has one: NAMESPACE/NAME.
     pub name: String,

@@ -10,7 +10,7 @@ use crate::{
     check::Problem,
     cidr::CIDR_REMEDY,
     path::Path,
-    structural::{INTERFACE, LABEL_KEY, LABEL_VALUE, OBJECT_NAME, RULE_NAME},
+    structural::{INTERFACE, LABEL_KEY, LABEL_VALUE, MAC, OBJECT_NAME, RULE_NAME},
 };
 
 /// A problem from its three parts.
@@ -178,6 +178,10 @@ pub(crate) fn mismatch_words(text: &str, pattern: &str) -> (String, &'static str
         LABEL_VALUE => (
             "a label value",
             "use letters, digits, '-', '_' and '.', with a letter or digit at both ends",
+        ),
+        MAC => (
+            "a link-layer address of one device",
+            "write six bytes in hexadecimal, the first of them even, such as 02:68:c0:00:02:01",
         ),
         other => (other, "write what the field's description says"),
     };

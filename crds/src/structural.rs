@@ -28,6 +28,9 @@ pub(crate) const RULE_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// The name of an interface, or a pattern of them, for schemas.
 pub(crate) const INTERFACE: &str = "^[A-Za-z0-9_.:@*?-]+$";
 
+/// A link-layer address of one device, for schemas: its first byte is even.
+pub(crate) const MAC: &str = "^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$";
+
 /// One place of a compiled schema.
 pub(crate) struct Node {
     default: Option<Value>,

@@ -32,7 +32,7 @@ pub(crate) fn problems(report: Report) -> Vec<Problem> {
         .collect()
 }
 
-/// The path as users write it: garde's derive spells fields as Rust does. A label's key is
+/// The path as users write it: garde's derive spells fields as Rust does, and CIDR is an acronym. A label's key is
 /// the user's own word; it ends the path and stays as it is.
 fn yaml_path(path: &Path) -> String {
     let path = path.to_string();
@@ -40,8 +40,9 @@ fn yaml_path(path: &Path) -> String {
     let mut words = fields.split('_');
     let mut spelt = words.next().unwrap_or_default().to_owned();
     for word in words {
-        let (initial, rest) = word.split_at(1.min(word.len()));
-        spelt.push_str(&initial.to_ascii_uppercase());
+        let initials = if word.starts_with("cidrs") { 4 } else { 1 };
+        let (initials, rest) = word.split_at(initials.min(word.len()));
+        spelt.push_str(&initials.to_ascii_uppercase());
         spelt.push_str(rest);
     }
     spelt + label
@@ -57,6 +58,7 @@ impl Validate for Resource {
             Self::AddressPool(pool) => pool.spec.validate_into(ctx, spec, report),
             Self::CidrGroup(group) => group.spec.validate_into(ctx, spec, report),
             Self::LoadBalancerService(service) => service.spec.validate_into(ctx, spec, report),
+            Self::TunnelPeer(peer) => peer.spec.validate_into(ctx, spec, report),
             Self::XdpPolicy(policy) => policy.spec.validate_into(ctx, spec, report),
         }
     }

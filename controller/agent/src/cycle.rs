@@ -20,7 +20,7 @@ use headgate_datapath::{
 
 use crate::{
     kept::Kept,
-    report::{PortReport, PortStatus, Report},
+    report::{PortReport, PortStatus, Report, TunnelReport},
     resources::Resources,
     store::Store,
 };
@@ -44,7 +44,8 @@ pub struct Node<K> {
     /// Why ports are not in native mode, as their drivers said when they were attached.
     refusals: BTreeMap<PortIndex, String>,
     kept: Kept,
-    /// The revision that was last found live as wanted, and the digest of its inputs.
+    /// What was last found enforced as wanted, and the digest of its inputs. The tunnel is no part of it:
+    /// where that is not as wanted, its peers are exceptions.
     inputs: Option<(Digest, Digest)>,
     /// Packets that had passed unjudged when the kernel was last read.
     unjudged: BTreeMap<PortIndex, u64>,
@@ -71,7 +72,7 @@ impl<K: Kernel> Node<K> {
     /// Takes over what a former agent said of native mode.
     pub fn recall(&mut self, former: &Report, source: &str) {
         if former.source == source {
-            self.inputs = former.live_revision.zip(former.inputs);
+            self.inputs = former.live_enforcement.zip(former.inputs);
         }
         for (port, report) in &former.ports {
             if let Some(refusal) = &report.native_refusal {
@@ -143,10 +144,10 @@ impl<K: Kernel> Node<K> {
         Ok((Some(self.kernel.observe()?), reasons))
     }
 
-    /// Nothing where something else is live than the revision of these inputs.
+    /// Nothing where something else is enforced than what these inputs come to.
     fn inputs_of(&self, observed: Option<&Observed>) -> Option<Digest> {
-        let (revision, digest) = self.inputs?;
-        (observed.map(Observed::revision) == Some(revision)).then_some(digest)
+        let (enforcement, digest) = self.inputs?;
+        (observed.map(Observed::enforcement) == Some(enforcement)).then_some(digest)
     }
 
     /// Only what was read back counts as compiled in: until then the former inputs are in force.
@@ -156,8 +157,8 @@ impl<K: Kernel> Node<K> {
         wanted: Option<&DatapathState>,
         observed: Option<&Observed>,
     ) {
-        let live = observed.map(Observed::revision);
-        if live.is_some() && live == wanted.map(DatapathState::revision) {
+        let live = observed.map(Observed::enforcement);
+        if live.is_some() && live == wanted.map(DatapathState::enforcement) {
             let resources = inputs.resources;
             let digest = inputs::inputs_digest(&resources.snapshot, &inputs.facts.labels);
             self.inputs = live.zip(digest).or(self.inputs);
@@ -246,11 +247,14 @@ impl<K: Kernel> Node<K> {
             source_unavailable: inputs.resources.unavailable.clone(),
             wanted_revision: wanted.map(DatapathState::revision),
             live_revision: observed.map(Observed::revision),
+            live_enforcement: observed.map(Observed::enforcement),
             inputs: self.inputs_of(observed),
             api_servers: inputs.api_servers.clone(),
             ports: ports.unwrap_or_default(),
             policies: compilation.policies.clone(),
             services: compilation.services.clone(),
+            peers: compilation.peers.clone(),
+            tunnel: tunnel_report(wanted, observed, &failures),
             tables: compilation.tables.clone(),
             findings,
             failures,
@@ -281,6 +285,28 @@ impl<K: Kernel> Node<K> {
             status,
         }
     }
+}
+
+/// How the tunnel stands, by what was read back.
+fn tunnel_report(
+    wanted: Option<&DatapathState>,
+    observed: Option<&Observed>,
+    failures: &[String],
+) -> Option<TunnelReport> {
+    let wanted = wanted?.tunnel.as_ref()?.digest();
+    let because = |fallback: &str| match failures.first() {
+        Some(failure) => failure.clone(),
+        None => fallback.to_owned(),
+    };
+    let status = match observed {
+        None => PortStatus::NotEnforced(because("the kernel could not be read")),
+        Some(observed) => match observed.tunnel.digest() {
+            Some(live) if live == wanted => PortStatus::Enforced,
+            Some(_) => PortStatus::Outdated(because("it is not as wanted")),
+            None => PortStatus::NotEnforced(because("it is not there")),
+        },
+    };
+    Some(TunnelReport { wanted, status })
 }
 
 impl<K> Node<K> {

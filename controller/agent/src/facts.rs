@@ -2,18 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroU16,
 };
 
-use headgate_compile::node::{Interface, InterfaceKind, NodeFacts};
+use headgate_compile::node::{Interface, InterfaceKind, NodeFacts, Underlay};
 use headgate_datapath::{
     failsafe::{FailsafePeer, Passage, PortRange, Prefix},
     kernel::KernelError,
 };
 use headgate_kernel::{
     interfaces::{self, InterfaceFacts},
-    local_ports, why_no_balancer,
+    local_ports,
+    tunnel::{self, vxlan_ports},
+    why_no_balancer,
 };
 
 /// Where kubelet listens.
@@ -47,7 +49,24 @@ pub fn read(
         no_balancer: why_no_balancer(),
         next_hops: BTreeMap::new(),
         here: BTreeSet::new(),
+        underlays: BTreeMap::new(),
+        vxlan_ports: vxlan_ports()?,
     })
+}
+
+/// Ways to endpoints of the tunnel.
+///
+/// # Errors
+/// The interfaces cannot be read.
+pub fn underlays(endpoints: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, Underlay>, KernelError> {
+    let ways = tunnel::underlays(endpoints)?.into_iter();
+    let underlay = |way: tunnel::Underlay| Underlay {
+        local: way.local,
+        mtu: way.mtu,
+    };
+    Ok(ways
+        .map(|(endpoint, way)| (endpoint, underlay(way)))
+        .collect())
 }
 
 /// What API servers must be able to send to a node: replies to it, and requests to its kubelet.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use headgate_compile::{
-    compilation::{PolicySummary, ServiceSummary, TablesSummary},
+    compilation::{PeerSummary, PolicySummary, ServiceSummary, TablesSummary},
     finding::Finding,
 };
 use headgate_datapath::state::{AttachedMode, Digest, PortIndex};
@@ -40,6 +40,15 @@ pub struct PortReport {
     pub status: PortStatus,
 }
 
+/// The tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelReport {
+    /// Digest of what it should be.
+    pub wanted: Digest,
+    /// Whether it is that.
+    pub status: PortStatus,
+}
+
 /// The whole report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -56,6 +65,9 @@ pub struct Report {
     pub wanted_revision: Option<Digest>,
     /// The revision that was read back from the kernel.
     pub live_revision: Option<Digest>,
+    /// Digest of what ports enforce, without the tunnel.
+    #[serde(default)]
+    pub live_enforcement: Option<Digest>,
     /// Digest of the inputs that the live revision was compiled from, where they compare with those
     /// of other nodes.
     #[serde(default)]
@@ -70,6 +82,12 @@ pub struct Report {
     /// Services.
     #[serde(default)]
     pub services: Vec<ServiceSummary>,
+    /// Peers of the tunnel.
+    #[serde(default)]
+    pub peers: Vec<PeerSummary>,
+    /// The tunnel; absent where no peer needs one.
+    #[serde(default)]
+    pub tunnel: Option<TunnelReport>,
     /// Tables.
     pub tables: Vec<TablesSummary>,
     /// What there is to say about resources.

@@ -13,6 +13,7 @@ use headgate_compile::{
     node::NodeFacts,
     services::backends,
     snapshot::Content,
+    tunnel::endpoints,
 };
 use headgate_datapath::{
     kernel::{Kernel as _, KernelError},
@@ -169,7 +170,7 @@ fn recall(mut store: Store, kernel: &mut RunningKernel) -> Result<(Store, Memory
         Err(error) => return Err(error.into()),
     }
     let observed = kernel.observe()?;
-    if observed.links.is_empty() {
+    if observed.links.is_empty() && observed.tunnel.is_absent() {
         return Ok((store, Memory::default()));
     }
     tracing::warn!(
@@ -190,7 +191,7 @@ pub fn lost_memory(
     interfaces: &BTreeMap<Ifindex, String>,
     now: Seconds,
 ) -> Memory {
-    if observed.links.is_empty() {
+    if observed.links.is_empty() && observed.tunnel.is_absent() {
         return Memory::default();
     }
     let named = |ifindex| interfaces.get(&ifindex).cloned();
@@ -300,6 +301,8 @@ impl Agent {
         self.ways.follow(&backends)?;
         facts.next_hops.clone_from(&self.ways.next_hops);
         facts.here.clone_from(&self.ways.here);
+        let endpoints = endpoints(&resources.snapshot, self.node.memory(), labels);
+        facts.underlays = facts::underlays(&endpoints)?;
         Ok(Some(facts))
     }
 }
@@ -336,6 +339,7 @@ impl Said {
             tracing::error!("{failure}");
         }
         self.tell_ports(&report);
+        self.tell_tunnel(&report);
         if report.live_revision != self.report.live_revision
             && let Some(live) = report.live_revision
         {
@@ -373,6 +377,21 @@ impl Said {
                     "no longer selected by a policy or a service"
                 );
             }
+        }
+    }
+
+    fn tell_tunnel(&self, report: &Report) {
+        let before = self.report.tunnel.as_ref().map(|tunnel| &tunnel.status);
+        let now = report.tunnel.as_ref().map(|tunnel| &tunnel.status);
+        if now == before {
+            return;
+        }
+        match now {
+            Some(PortStatus::Enforced) => tracing::info!("the tunnel is as its peers say"),
+            Some(PortStatus::Outdated(why) | PortStatus::NotEnforced(why)) => {
+                tracing::error!("the tunnel is not as wanted: {why}");
+            }
+            None => tracing::info!("no peer needs a tunnel any more"),
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use headgate_compile::finding::Severity;
+use headgate_datapath::tunnel::DEVICE;
 use headgate_kernel::{Instance, RunningKernel};
 use headgate_telemetry::{Collector, DescriptorEncoder, Labels, Probes, counters, gauges};
 
@@ -141,6 +142,7 @@ impl Metrics {
         };
         of_rules(&kernel, report, to)?;
         of_services(&kernel, report, to)?;
+        of_tunnel(&kernel, report, to)?;
         let ports = report.ports.keys().copied().collect();
         if let Ok(counts) = kernel.reason_counters(&ports) {
             let of = |port, reason: headgate_layout::verdict::Reason| {
@@ -230,6 +232,31 @@ fn of_services(
     ];
     let names = ["service_outside_packets", "service_outside_bytes"];
     counted(kernel, &limited, names, help, to)
+}
+
+/// Nothing where there never was a tunnel.
+fn of_tunnel(
+    kernel: &RunningKernel,
+    report: &Report,
+    to: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let help = "Whether the tunnel was found to be as its peers say.";
+    let is = |status: &PortStatus| u64::from(*status == PortStatus::Enforced);
+    let enforced = report.tunnel.iter();
+    let enforced = enforced.map(|tunnel| (vec![("device", DEVICE)], is(&tunnel.status)));
+    gauges(to, "tunnel_enforced", help, enforced)?;
+    let Ok(counts) = kernel.tunnel_counters() else {
+        return Ok(());
+    };
+    let of = |event: &headgate_layout::tunnel::Event| vec![("event", event.name())];
+    let help = "Packets at the tunnel's device, by what became of them.";
+    let packets = counts
+        .iter()
+        .map(|(event, count)| (of(event), count.packets));
+    counters(to, "tunnel_packets", help, packets)?;
+    let help = "Bytes of packets at the tunnel's device, by what became of them.";
+    let bytes = counts.iter().map(|(event, count)| (of(event), count.bytes));
+    counters(to, "tunnel_bytes", help, bytes)
 }
 
 /// Packets and bytes of these counters, under two names; nothing where the kernel does not tell.

@@ -3,6 +3,7 @@
 mod attempt;
 mod fallback;
 mod fit;
+mod join;
 mod serve;
 mod summary;
 
@@ -28,7 +29,8 @@ use crate::{
 
 use attempt::Attempt;
 pub use summary::{
-    FrontendSummary, PolicySummary, RuleSummary, ServiceSummary, SourceRangesSummary, TablesSummary,
+    FrontendSummary, PeerSummary, PolicySummary, RuleSummary, ServiceSummary, SourceRangesSummary,
+    TablesSummary, TunnelSummary,
 };
 
 /// What came out.
@@ -44,6 +46,8 @@ pub struct Compilation {
     pub policies: Vec<PolicySummary>,
     /// All services.
     pub services: Vec<ServiceSummary>,
+    /// All peers of the tunnel.
+    pub peers: Vec<PeerSummary>,
     /// All tables.
     pub tables: Vec<TablesSummary>,
 }
@@ -130,6 +134,7 @@ fn hold(adopted: Adopted, candidates: &BTreeMap<Uid, Candidate>, memory: &Memory
         findings,
         policies: Vec::new(),
         services: Vec::new(),
+        peers: Vec::new(),
         tables: Vec::new(),
     }
 }
@@ -155,7 +160,7 @@ impl Compiler<'_> {
                 let rank = match &version.content {
                     Content::Group(_) | Content::Pool(_) => (0, 0),
                     Content::Policy(spec) => (1, spec.priority),
-                    Content::Service(_) => (2, 0),
+                    Content::Service(_) | Content::Peer(_) => (2, 0),
                 };
                 Some((rank, version.name.name.clone(), uid.clone()))
             })
@@ -172,6 +177,7 @@ impl Compiler<'_> {
                 findings: adopted.findings,
                 policies: Vec::new(),
                 services: Vec::new(),
+                peers: Vec::new(),
                 tables: Vec::new(),
             };
         };
@@ -198,6 +204,7 @@ impl Compiler<'_> {
             ports,
             uplinks: self.uplinks.clone(),
             endpoints: self.endpoints_in_use(&attempt.versions),
+            histories: attempt.histories.clone(),
             generations,
             last_good,
         };
@@ -209,12 +216,16 @@ impl Compiler<'_> {
         let mut services = attempt.services;
         services.extend(self.services_not_in_effect(&services));
         services.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut peers = attempt.peers;
+        peers.extend(self.peers_not_in_effect(&peers));
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
         Compilation {
             state: Some(attempt.state),
             memory,
             findings,
             policies,
             services,
+            peers,
             tables: attempt.tables,
         }
     }

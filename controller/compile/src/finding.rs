@@ -40,6 +40,12 @@ pub enum FindingReason {
     NotAdmitted,
     /// Something else has the address.
     AddressTaken,
+    /// A UDP port is another's.
+    PortTaken,
+    /// Packets to an endpoint would go through the tunnel again.
+    EndpointInTunnel,
+    /// The way to a peer takes too small packets.
+    MtuTooSmall,
     /// The node's kernel cannot do it.
     Unsupported,
     /// The link-layer address of the way to a backend is not known.

@@ -130,6 +130,7 @@ impl Catalog {
                     let pools = pools_of(entry.name, &service.spec, &referred);
                     (&service.spec.node_selector, pools)
                 }
+                Some(Content::Peer(peer)) => (&peer.spec.node_selector, BTreeSet::new()),
                 _ => (&None, BTreeSet::new()),
             };
             for uid in &used {

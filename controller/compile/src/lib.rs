@@ -23,6 +23,7 @@ mod select;
 pub mod services;
 pub mod snapshot;
 pub mod trie;
+pub mod tunnel;
 pub mod uplinks;
 
 pub use compilation::{Compilation, TablesSummary, compile, compile_with};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     endpoints::Endpoints,
+    services::Histories,
     snapshot::{Content, ResourceName, Uid},
     uplinks::Uplinks,
 };
@@ -78,6 +79,9 @@ pub struct Memory {
     /// The endpoints that services in effect use.
     #[serde(default)]
     pub endpoints: Arc<Endpoints>,
+    /// Backends of services, and those that they had.
+    #[serde(default)]
+    pub histories: Histories,
     /// Numbers of all resources' contents.
     pub generations: BTreeMap<Uid, Generation>,
     /// Last good contents.
@@ -103,6 +107,11 @@ impl Memory {
             lost: true,
             counters: counters.map(|index| (*index, unknown.clone())).collect(),
             ports,
+            // Not where a former memory began: what the kernel keeps is told from what comes by the number.
+            histories: Histories {
+                epoch: now.0 as u16,
+                ..Histories::default()
+            },
             ..Self::default()
         }
     }

@@ -60,6 +60,15 @@ pub struct NextHop {
     pub local: Option<IpAddr>,
 }
 
+/// The way to an endpoint of the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Underlay {
+    /// The node's own address on this way.
+    pub local: Option<IpAddr>,
+    /// Bytes of an IP packet that the way takes.
+    pub mtu: u32,
+}
+
 /// What the agent reads of its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -79,4 +88,8 @@ pub struct NodeFacts {
     pub next_hops: BTreeMap<IpAddr, NextHop>,
     /// Backends on the node itself, to which its stack knows the way: its containers and virtual machines.
     pub here: BTreeSet<IpAddr>,
+    /// Ways to endpoints of the tunnel.
+    pub underlays: BTreeMap<IpAddr, Underlay>,
+    /// UDP ports of VXLAN devices that are not the tunnel's, with their names.
+    pub vxlan_ports: BTreeMap<u16, String>,
 }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use headgate_crds::{
-    AddressPoolSpec, Kind, LoadBalancerServiceSpec, Problem, Resource, XdpPolicySpec, parse_cidr,
+    AddressPoolSpec, Kind, LoadBalancerServiceSpec, Problem, Resource, TunnelPeerSpec,
+    XdpPolicySpec, parse_cidr,
 };
 use headgate_datapath::state::Digest;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,8 @@ pub enum Content {
     Service(Arc<BalancedService>),
     /// An `AddressPool`, as written.
     Pool(Arc<AddressPoolSpec>),
+    /// A `TunnelPeer`.
+    Peer(Arc<JoinedPeer>),
 }
 
 /// A service, as written, and its age.
@@ -73,6 +76,15 @@ pub struct BalancedService {
     /// What it says.
     pub spec: LoadBalancerServiceSpec,
     /// When the API took it in, in seconds since 1970: of two that want one address, the older has it.
+    pub created: Option<i64>,
+}
+
+/// A peer of the tunnel, as written, and its age.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JoinedPeer {
+    /// What it says.
+    pub spec: TunnelPeerSpec,
+    /// When the API took it in, in seconds since 1970: of two that want one network, the older has it.
     pub created: Option<i64>,
 }
 
@@ -85,6 +97,13 @@ impl From<Resource> for Content {
                 let created = service.metadata.creation_timestamp;
                 Self::Service(Arc::new(BalancedService {
                     spec: service.spec,
+                    created: created.map(|time| time.0.as_second()),
+                }))
+            }
+            Resource::TunnelPeer(peer) => {
+                let created = peer.metadata.creation_timestamp;
+                Self::Peer(Arc::new(JoinedPeer {
+                    spec: peer.spec,
                     created: created.map(|time| time.0.as_second()),
                 }))
             }

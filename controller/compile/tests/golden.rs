@@ -8,16 +8,19 @@ mod scene;
 use std::{collections::BTreeMap, fmt::Write as _, fs, net::IpAddr, path::Path};
 
 use headgate_compile::{
-    compilation::ServiceSummary,
-    node::{Interface, InterfaceKind, NextHop, NodeFacts},
+    compilation::{PeerSummary, ServiceSummary},
+    node::{Interface, InterfaceKind, NextHop, NodeFacts, Underlay},
     snapshot::Snapshot,
 };
 use headgate_crds::parse_cidr;
-use headgate_datapath::state::{FailsafePeer, Ifindex};
+use headgate_datapath::{
+    state::{FailsafePeer, Ifindex},
+    tunnel::Tunnel,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
-use scene::{Agent, Enforced, submitted};
+use scene::{Agent, Enforced, NOW, submitted};
 
 /// The first document of an input: the node.
 #[derive(Deserialize)]
@@ -42,6 +45,11 @@ struct Facts {
     /// Backends on the node itself.
     #[serde(default)]
     here: Vec<IpAddr>,
+    /// The MTU of the way, by endpoint.
+    #[serde(default)]
+    underlays: BTreeMap<IpAddr, u32>,
+    #[serde(default)]
+    vxlan_ports: BTreeMap<u16, String>,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +105,8 @@ impl Facts {
             next_hops: self.next_hops.into_iter().map(next_hop).collect(),
             here: self.here.into_iter().collect(),
             no_balancer: None,
+            underlays: self.underlays.into_iter().map(underlay).collect(),
+            vxlan_ports: self.vxlan_ports,
         }
     }
 }
@@ -114,6 +124,15 @@ fn next_hop((address, last): (IpAddr, u8)) -> (IpAddr, NextHop) {
         }),
     };
     (address, hop)
+}
+
+fn underlay((endpoint, mtu): (IpAddr, u32)) -> (IpAddr, Underlay) {
+    let local = match endpoint {
+        IpAddr::V4(_) => [192, 0, 2, 1].into(),
+        IpAddr::V6(_) => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
+    };
+    let local = Some(local);
+    (endpoint, Underlay { local, mtu })
 }
 
 /// A snapshot and what it is about: a document `step: WORDS` begins the next one.
@@ -218,6 +237,12 @@ fn render(enforced: &Enforced) -> Result<String, std::fmt::Error> {
     for service in &compilation.services {
         render_service(service, &mut text)?;
     }
+    for peer in &compilation.peers {
+        render_peer(peer, &mut text)?;
+    }
+    if let Some(tunnel) = &state.tunnel {
+        render_tunnel(tunnel, &mut text)?;
+    }
     for finding in &compilation.findings {
         writeln!(text, "finding: {finding}")?;
     }
@@ -244,9 +269,20 @@ fn render_service(service: &ServiceSummary, text: &mut String) -> std::fmt::Resu
                 )
             })
             .collect();
+        let settles = frontend.settling.as_ref().and_then(|s| s.settles_at());
+        let settling = settles.map_or_else(String::new, |at| {
+            let draining = frontend.settling.iter();
+            let draining = draining.flat_map(|s| s.draining(frontend.address.is_ipv4()));
+            let draining: Vec<_> = draining.map(|address| address.to_string()).collect();
+            format!(
+                ", settling for {} s, draining {}",
+                at.0 - NOW.0,
+                words((!draining.is_empty()).then(|| draining.join(", ")))
+            )
+        });
         writeln!(
             text,
-            "  {}: {} {} port {}, by {:?}, ring of {}, counter {}, to {}",
+            "  {}: {} {} port {}, by {:?}, ring of {}, counter {}, to {}{settling}",
             frontend.name,
             frontend.address,
             frontend.protocol,
@@ -263,6 +299,48 @@ fn render_service(service: &ServiceSummary, text: &mut String) -> std::fmt::Resu
             "  only from {}, else counter {}",
             ranges.ranges.join(", "),
             ranges.counter
+        )?;
+    }
+    Ok(())
+}
+
+fn render_peer(peer: &PeerSummary, text: &mut String) -> std::fmt::Result {
+    let own = if peer.is_own { ", the node itself" } else { "" };
+    writeln!(
+        text,
+        "peer {}: generation {}, in effect {}, {} behind {}, VNI {}, {}, from {}{own}",
+        peer.name,
+        peer.generation,
+        words(peer.effective),
+        peer.networks.join(" and "),
+        peer.endpoint,
+        peer.vni,
+        peer.mac,
+        words(peer.local)
+    )
+}
+
+fn render_tunnel(tunnel: &Tunnel, text: &mut String) -> std::fmt::Result {
+    let device = &tunnel.device;
+    writeln!(
+        text,
+        "tunnel: port {}, MTU {}, {}, tables {}",
+        device.port,
+        device.mtu,
+        device.mac,
+        tunnel.tables.short()
+    )?;
+    for (address, mac) in &tunnel.neighbours {
+        writeln!(text, "  neighbour {address} at {mac}")?;
+    }
+    for (prefix, route) in &tunnel.routes {
+        writeln!(
+            text,
+            "  route {}/{} via {} from {}",
+            prefix.address,
+            prefix.length,
+            route.gateway,
+            words(route.source)
         )?;
     }
     Ok(())
@@ -292,7 +370,7 @@ fn check(name: &str) {
         "{name} compiles to\n{text}\ninstead of\n{expected}\nUPDATE_GOLDEN=1 takes it over"
     );
     let state = deleted.compilation.state.unwrap();
-    assert!(state.ports.is_empty() && state.blocks.is_empty());
+    assert!(state.ports.is_empty() && state.blocks.is_empty() && state.tunnel.is_none());
     assert!(agent.memory.last_good.is_empty());
 }
 
@@ -322,6 +400,8 @@ macro_rules! goldens {
 
 goldens! {
     one_drop_rule
+    peers
+    peers_refused
     two_interfaces
     group
     allow_list

@@ -13,8 +13,14 @@
 //!    the old ones and makes either slot safe to read. Programs shrink. Peers are removed, and programs at
 //!    the egress and the table of flows where nothing needs them any more.
 //!
+//! 6. The tunnel comes last, so that what fails there holds up no policy: routes that nobody wants go, for
+//!    their packets would find no peer; then the device, its tables and programs, then neighbours, and routes
+//!    when all of that is there. A tunnel that nobody wants loses its routes first and then the rest.
+//!
 //! A run that is cut short leaves a state from which the next run's diff goes on: nothing in steps
 //! 1 and 2 is visible to packets, and everything after the flip is done again where it is missing.
+
+mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,6 +65,7 @@ pub fn diff(
     planner.flip();
     planner.attach_and_detach();
     planner.after_the_flip();
+    planner.tunnel();
     Ok(Plan {
         steps: planner.steps,
     })

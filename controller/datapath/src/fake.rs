@@ -12,6 +12,7 @@ use crate::{
     observed::{Attached, AttachedEgress, Observed},
     plan::{BlockOrigin, Step, StepKind},
     state::{AttachedMode, Block, Capacity, DatapathState, Digest, Ifindex, WantedMode},
+    tunnel::{FoundDevice, ObservedTunnel, TunnelDevice},
 };
 
 /// See the module.
@@ -168,6 +169,49 @@ impl FakeKernel {
         })
     }
 
+    /// A device of another port is made anew; another address flushes neighbours, as in the kernel.
+    fn make_tunnel_device(&mut self, device: TunnelDevice) {
+        let tunnel = &mut self.state.tunnel;
+        let former = tunnel.device.map(|found| found.device);
+        if former.is_some_and(|former| former.port != device.port) {
+            *tunnel = ObservedTunnel {
+                tables: tunnel.tables,
+                ..ObservedTunnel::default()
+            };
+        }
+        if former.is_some_and(|former| former.mac != device.mac) {
+            tunnel.neighbours.clear();
+        }
+        tunnel.device = Some(FoundDevice {
+            device,
+            is_up: true,
+        });
+    }
+
+    fn execute_at_tunnel(&mut self, step: &Step) -> Result<(), KernelError> {
+        let tunnel = &mut self.state.tunnel;
+        if matches!(step, Step::RemoveTunnel) {
+            *tunnel = ObservedTunnel::default();
+            return Ok(());
+        }
+        if tunnel.device.is_none_or(|found| !found.is_up) {
+            return Err(Self::refuse("there is no device that is up"));
+        }
+        match step {
+            Step::AttachTunnel => tunnel.programs = self.object,
+            Step::SetTunnelRoutes { neighbours, routes } => {
+                tunnel.neighbours.extend(neighbours);
+                tunnel.routes.extend(routes);
+            }
+            Step::RemoveTunnelRoutes { routes, neighbours } => {
+                tunnel.routes.retain(|prefix, _| !routes.contains(prefix));
+                tunnel.neighbours.retain(|at, _| !neighbours.contains(at));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn execute(
         &mut self,
         step: &Step,
@@ -235,6 +279,17 @@ impl FakeKernel {
             Step::DetachEgress(port) => {
                 self.state.egress.remove(port);
             }
+            Step::MakeTunnelDevice(device) => self.make_tunnel_device(*device),
+            Step::WriteTunnel(digest) if blocks.contains_key(digest) => {
+                self.state.tunnel.tables = Some(*digest);
+            }
+            Step::WriteTunnel(digest) => {
+                return Err(Self::refuse(format!("no content for {digest:?}")));
+            }
+            Step::AttachTunnel
+            | Step::SetTunnelRoutes { .. }
+            | Step::RemoveTunnelRoutes { .. }
+            | Step::RemoveTunnel => self.execute_at_tunnel(step)?,
         }
         Ok(Applied::Done)
     }

@@ -1,12 +1,13 @@
 //! What holds in every state that a plan passes through.
 
-use crate::observed::Observed;
+use crate::{observed::Observed, tunnel::ObservedTunnel};
 
 /// What is wrong with `observed`, in words; empty where all holds.
 ///
 /// - A program that is attached finds tables in every slot that a flip could make active.
 /// - It is a program of ours, known by the object that it was loaded from.
 /// - A program at an egress finds the table of flows.
+/// - A route leads to the tunnel only where its device, programs, tables and neighbours are.
 #[must_use]
 pub fn violations(observed: &Observed) -> Vec<String> {
     let mut found = Vec::new();
@@ -30,5 +31,19 @@ pub fn violations(observed: &Observed) -> Vec<String> {
             "{port} has a program at its egress but there is no table of flows"
         ));
     }
+    found.extend(tunnel_violations(&observed.tunnel));
     found
+}
+
+fn tunnel_violations(tunnel: &ObservedTunnel) -> Vec<String> {
+    let works = tunnel.device.is_some_and(|found| found.is_up)
+        && tunnel.programs.is_some()
+        && tunnel.tables.is_some();
+    let blind = tunnel.routes.iter().filter(|(_, route)| {
+        // Another address of the device takes them away until the step after the next.
+        !works || (!tunnel.neighbours.is_empty() && !tunnel.neighbours.contains_key(&route.gateway))
+    });
+    blind
+        .map(|(prefix, _)| format!("{prefix:?} leads to a tunnel that cannot send"))
+        .collect()
 }

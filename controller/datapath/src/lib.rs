@@ -9,3 +9,4 @@ pub mod kernel;
 pub mod observed;
 pub mod plan;
 pub mod state;
+pub mod tunnel;

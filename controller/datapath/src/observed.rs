@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::state::{AttachedMode, Capacity, Digest, FailsafePeer, Ifindex, PortIndex};
+use crate::{
+    state::{AttachedMode, Capacity, Digest, FailsafePeer, Ifindex, PortIndex},
+    tunnel::ObservedTunnel,
+};
 
 /// One of the places that a revision's tables can live in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +67,8 @@ pub struct Observed {
     pub egress: BTreeMap<PortIndex, AttachedEgress>,
     /// Whether there is a table of flows.
     pub flows: bool,
+    /// The tunnel.
+    pub tunnel: ObservedTunnel,
     /// Packets that each port's program ever passed because it found no tables.
     pub unjudged: BTreeMap<PortIndex, u64>,
 }
@@ -83,13 +88,21 @@ impl Observed {
         self.slots.get(&capacity)?.get(&(slot, port)).copied()
     }
 
-    /// Name of the revision that is live: over every port that enforces something.
+    /// Digest over every port that enforces something.
+    #[must_use]
+    pub fn enforcement(&self) -> Digest {
+        let ports = self.links.keys();
+        let enforced = ports.filter_map(|port| Some((*port, self.enforced(*port)?)));
+        crate::state::revision(enforced, None)
+    }
+
+    /// Name of the revision that is live: over every port that enforces something, and the tunnel.
     #[must_use]
     pub fn revision(&self) -> Digest {
+        let ports = self.links.keys();
         crate::state::revision(
-            self.links
-                .keys()
-                .filter_map(|port| Some((*port, self.enforced(*port)?))),
+            ports.filter_map(|port| Some((*port, self.enforced(*port)?))),
+            self.tunnel.digest(),
         )
     }
 }

@@ -3,11 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::IpAddr,
 };
 
 use crate::{
+    failsafe::Prefix,
     observed::Slot,
     state::{Capacity, Digest, FailsafePeer, Ifindex, PortIndex, WantedMode},
+    tunnel::{DEVICE, Neighbours, Routes, TunnelDevice},
 };
 
 /// Where the content of a block to build comes from.
@@ -114,6 +117,29 @@ pub enum Step {
     },
     /// Take the program off the egress.
     DetachEgress(PortIndex),
+    /// Make the tunnel's device, or bring it to this shape. One with another port is made anew, and loses
+    /// programs, neighbours and routes; one with another address loses its neighbours.
+    MakeTunnelDevice(TunnelDevice),
+    /// Build the tunnel's tables, freeze them, and put them in the place of the former ones.
+    WriteTunnel(Digest),
+    /// Put the present programs at the device's egress and ingress, in the place of former ones.
+    AttachTunnel,
+    /// Set permanent neighbours at the device, then routes by it.
+    SetTunnelRoutes {
+        /// Neighbours.
+        neighbours: Neighbours,
+        /// Routes.
+        routes: Routes,
+    },
+    /// Remove routes by the device, then neighbours at it.
+    RemoveTunnelRoutes {
+        /// Routes.
+        routes: BTreeSet<Prefix>,
+        /// Neighbours.
+        neighbours: BTreeSet<IpAddr>,
+    },
+    /// Remove the device, with its programs, and the tables.
+    RemoveTunnel,
 }
 
 /// Name of a kind of step: for outcomes, logs and fault injection.
@@ -139,11 +165,17 @@ pub enum StepKind {
     RemoveFlows,
     AttachEgress,
     DetachEgress,
+    MakeTunnelDevice,
+    WriteTunnel,
+    AttachTunnel,
+    SetTunnelRoutes,
+    RemoveTunnelRoutes,
+    RemoveTunnel,
 }
 
 impl StepKind {
     /// All kinds.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 25] = [
         Self::Prepare,
         Self::AddFailsafe,
         Self::RemoveFailsafe,
@@ -163,6 +195,12 @@ impl StepKind {
         Self::RemoveFlows,
         Self::AttachEgress,
         Self::DetachEgress,
+        Self::MakeTunnelDevice,
+        Self::WriteTunnel,
+        Self::AttachTunnel,
+        Self::SetTunnelRoutes,
+        Self::RemoveTunnelRoutes,
+        Self::RemoveTunnel,
     ];
 }
 
@@ -190,6 +228,12 @@ impl Step {
             Self::RemoveFlows => StepKind::RemoveFlows,
             Self::AttachEgress { .. } => StepKind::AttachEgress,
             Self::DetachEgress(_) => StepKind::DetachEgress,
+            Self::MakeTunnelDevice(_) => StepKind::MakeTunnelDevice,
+            Self::WriteTunnel(_) => StepKind::WriteTunnel,
+            Self::AttachTunnel => StepKind::AttachTunnel,
+            Self::SetTunnelRoutes { .. } => StepKind::SetTunnelRoutes,
+            Self::RemoveTunnelRoutes { .. } => StepKind::RemoveTunnelRoutes,
+            Self::RemoveTunnel => StepKind::RemoveTunnel,
         }
     }
 
@@ -253,6 +297,28 @@ impl fmt::Display for Step {
                 port, interface, ..
             } => write!(f, "attach {port} to the egress of {interface}"),
             Self::DetachEgress(port) => write!(f, "detach {port} from its egress"),
+            Self::MakeTunnelDevice(device) => write!(
+                f,
+                "make {DEVICE}: port {}, MTU {}, {}",
+                device.port, device.mtu, device.mac
+            ),
+            Self::WriteTunnel(digest) => write!(f, "write the tunnel's tables {}", digest.short()),
+            Self::AttachTunnel => write!(f, "attach the tunnel's programs to {DEVICE}"),
+            Self::SetTunnelRoutes { neighbours, routes } => {
+                let (neighbours, routes) = (neighbours.len(), routes.len());
+                write!(
+                    f,
+                    "set {neighbours} neighbours at {DEVICE} and {routes} routes by it"
+                )
+            }
+            Self::RemoveTunnelRoutes { routes, neighbours } => {
+                let (neighbours, routes) = (neighbours.len(), routes.len());
+                write!(
+                    f,
+                    "remove {routes} routes by {DEVICE} and {neighbours} neighbours at it"
+                )
+            }
+            Self::RemoveTunnel => write!(f, "remove {DEVICE} and its tables"),
         }
     }
 }

@@ -11,6 +11,7 @@ use headgate_layout::maps;
 use serde::{Deserialize, Serialize};
 
 pub use crate::failsafe::FailsafePeer;
+use crate::tunnel::Tunnel;
 
 /// Index that stands for an interface in the programs and tables of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -227,27 +228,46 @@ pub struct DatapathState {
     pub fresh_counters: BTreeSet<u32>,
     /// Whether some tables send packets through Nat, which needs the table of flows.
     pub flows: bool,
+    /// The tunnel, where there are peers.
+    pub tunnel: Option<Tunnel>,
 }
 
 impl DatapathState {
-    /// Name of this revision: the digest over which port enforces which tables.
+    /// Digest over which port enforces which tables.
+    #[must_use]
+    pub fn enforcement(&self) -> Digest {
+        let ports = self.ports.iter();
+        revision(
+            ports.map(|(port, attachment)| (*port, attachment.tables)),
+            None,
+        )
+    }
+
+    /// Name of this revision: the digest over which port enforces which tables, and the tunnel.
     #[must_use]
     pub fn revision(&self) -> Digest {
+        let ports = self.ports.iter();
         revision(
-            self.ports
-                .iter()
-                .map(|(port, attachment)| (*port, attachment.tables)),
+            ports.map(|(port, attachment)| (*port, attachment.tables)),
+            self.tunnel.as_ref().map(Tunnel::digest),
         )
     }
 }
 
-/// Name of the revision in which these ports enforce these tables, in ascending order of ports.
+/// Name of the revision in which these ports enforce these tables, in ascending order of ports, beside a
+/// tunnel of this digest.
 #[must_use]
-pub fn revision(ports: impl IntoIterator<Item = (PortIndex, Digest)>) -> Digest {
+pub fn revision(
+    ports: impl IntoIterator<Item = (PortIndex, Digest)>,
+    tunnel: Option<Digest>,
+) -> Digest {
     let mut hasher = blake3::Hasher::new();
     for (port, tables) in ports {
         hasher.update(&port.0.to_le_bytes());
         hasher.update(&tables.0);
+    }
+    if let Some(tunnel) = tunnel {
+        hasher.update(&tunnel.0);
     }
     Digest(*hasher.finalize().as_bytes())
 }

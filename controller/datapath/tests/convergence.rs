@@ -5,12 +5,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     num::NonZeroU16,
 };
 
 use headgate_datapath::{
     diff::{DiffError, diff},
-    failsafe::Passage,
+    failsafe::{Passage, Prefix},
     fake::FakeKernel,
     kernel::{Kernel, carry_out},
     observed::Observed,
@@ -18,6 +19,7 @@ use headgate_datapath::{
     state::{
         Attachment, Block, DatapathState, Digest, FailsafePeer, Ifindex, PortIndex, WantedMode,
     },
+    tunnel::{MacAddress, Tunnel, TunnelDevice, TunnelRoute},
 };
 use proptest::prelude::*;
 
@@ -246,11 +248,38 @@ fn no_resources_leave_nothing() {
 }
 
 prop_compose! {
+    /// Peers by number, each with its networks; the tables are as good as any.
+    fn any_tunnel()(
+        port in 1u16..3,
+        mac in 0u8..2,
+        mtu in prop_oneof![Just(1450u32), Just(1400)],
+        content in 0u8..4,
+        networks in prop::collection::btree_map(0u8..6, (0u8..3, 0u8..3), 0..5),
+    ) -> (Tunnel, Block) {
+        let block = block(content, 300);
+        let mut tunnel = Tunnel {
+            device: TunnelDevice { port, mtu, mac: MacAddress([2, 0, 0, 0, 0, mac]) },
+            tables: block.digest(),
+            neighbours: BTreeMap::new(),
+            routes: BTreeMap::new(),
+        };
+        for (network, (peer, mac)) in networks {
+            let gateway = IpAddr::from([10, peer, 0, 0]);
+            tunnel.neighbours.insert(gateway, MacAddress([2, 0, 0, 0, peer, mac]));
+            let prefix = Prefix { address: [10, network, 0, 0].into(), length: 16 };
+            tunnel.routes.insert(prefix, TunnelRoute { gateway, source: None });
+        }
+        (tunnel, block)
+    }
+}
+
+prop_compose! {
     fn any_state()(
         ports in prop::collection::btree_map(0u32..4, (0u8..5, prop_oneof![Just(300usize), Just(200_000), Just(1 << 20)]), 0..4),
         peers in prop::collection::btree_set((0u8..2, 1u16..9), 0..=4),
         generic in any::<bool>(),
         flows in any::<bool>(),
+        tunnel in prop::option::of(any_tunnel()),
     ) -> DatapathState {
         let ports: Vec<_> = ports.into_iter().map(|(p, (content, length))| (p, content, length)).collect();
         let mut state = state(&ports);
@@ -260,6 +289,10 @@ prop_compose! {
             }
         }
         state.flows = flows;
+        if let Some((tunnel, block)) = tunnel {
+            state.blocks.insert(block.digest(), block);
+            state.tunnel = Some(tunnel);
+        }
         state.failsafe = peers
             .into_iter()
             .map(|(host, port)| peer(host, port))
@@ -328,6 +361,7 @@ proptest! {
             kernel.converge(next);
             prop_assert_eq!(enforced(&kernel.state), wanted(next));
             prop_assert_eq!(&kernel.state.failsafe, &next.failsafe);
+            prop_assert_eq!(kernel.state.tunnel.digest(), next.tunnel.as_ref().map(Tunnel::digest));
             prop_assert_eq!(kernel.state.revision(), next.revision());
         }
         prop_assert_eq!(&kernel.broken, &Vec::<String>::new());

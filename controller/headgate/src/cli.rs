@@ -5,12 +5,13 @@ use clap::{Parser, Subcommand};
 use crate::commands::{
     agent::AgentArguments, completion::CompletionArguments, detach::DetachArguments,
     lb::LbArguments, monitor::MonitorArguments, nat::NatArguments, operator::OperatorArguments,
-    plan::PlanArguments, policy::PolicyArguments, status::StatusArguments, version,
+    plan::PlanArguments, policy::PolicyArguments, status::StatusArguments, tunnel::TunnelArguments,
+    version,
 };
 
-/// Puts a node's packet filtering and load balancing under the hand of policies in a cluster or in files.
+/// Puts a node's packet filtering, load balancing and tunnels under the hand of policies in a cluster or in files.
 ///
-/// `headgate agent` compiles XdpPolicy and LoadBalancerService resources, attaches eBPF programs to this node's
+/// `headgate agent` compiles XdpPolicy, LoadBalancerService and TunnelPeer resources, attaches eBPF programs to this node's
 /// interfaces and keeps them as the resources say; `headgate operator` says for a whole cluster what
 /// is in force where. All other commands look at this node only: they
 /// read what the kernel holds at that moment and what the agent left on disk, and work with the agent
@@ -31,6 +32,7 @@ pub(crate) enum Command {
     Policy(PolicyArguments),
     Lb(LbArguments),
     Nat(NatArguments),
+    Tunnel(TunnelArguments),
     Plan(PlanArguments),
     Monitor(MonitorArguments),
     Detach(DetachArguments),

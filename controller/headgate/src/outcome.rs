@@ -67,7 +67,9 @@ pub(crate) enum CliError {
         address: SocketAddr,
         protocol: &'static str,
     },
-    #[error("client and service are of two families; give two IPv4 or two IPv6 addresses")]
+    #[error("there is no TunnelPeer {name:?} on this node; {known}")]
+    NoPeer { name: String, known: String },
+    #[error("the two addresses are of two families; give two IPv4 or two IPv6 addresses")]
     TwoFamilies,
     #[error("there is no rule {name} in effect on this node; {known}")]
     NoRule { name: String, known: String },
@@ -101,6 +103,14 @@ impl CliError {
     /// There is no service of this name, but of those that are known.
     pub(crate) fn no_service(name: &str, known: &[String]) -> Self {
         Self::NoService {
+            name: name.to_owned(),
+            known: listed(known),
+        }
+    }
+
+    /// No peer is called so.
+    pub(crate) fn no_peer(name: &str, known: &[String]) -> Self {
+        Self::NoPeer {
             name: name.to_owned(),
             known: listed(known),
         }

@@ -26,6 +26,7 @@ use crate::{
     pins::unpin,
     running::RunningKernel,
     shared::Shared,
+    tunnel,
 };
 
 impl Kernel for RunningKernel {
@@ -41,6 +42,12 @@ impl Kernel for RunningKernel {
     ) -> Result<Applied, KernelError> {
         tracing::debug!(%step, "applying");
         match step {
+            Step::MakeTunnelDevice(_)
+            | Step::WriteTunnel(_)
+            | Step::AttachTunnel
+            | Step::SetTunnelRoutes { .. }
+            | Step::RemoveTunnelRoutes { .. }
+            | Step::RemoveTunnel => tunnel::apply(&self.pins, &mut self.blocks, step, blocks)?,
             Step::Prepare => Shared::prepare(&self.pins)?,
             Step::AddFailsafe(peers) => Failsafe::of(&Shared::required(&self.pins)?).add(peers)?,
             Step::RemoveFailsafe(peers) => {

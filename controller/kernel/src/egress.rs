@@ -13,7 +13,7 @@ use crate::{
     error::{Asked, absent, if_present},
     netlink,
     object::{load_egress, object_digest},
-    pins::{Pins, unpin},
+    pins::{Pins, Side, unpin},
     shared::Shared,
 };
 
@@ -43,7 +43,7 @@ pub(crate) fn attach(
         take_off(&link).asked(asked)?;
         unpin(&former)?;
     }
-    let link = Link::create_egress(&new, ifindex).asked(asked)?;
+    let link = Link::create_tcx(&new, ifindex, Side::Out).asked(asked)?;
     link.pin(&path)
         .asked(|| format!("pinning the link {}", path.display()))
 }

@@ -23,6 +23,7 @@ mod observe;
 mod pins;
 mod running;
 mod shared;
+pub mod tunnel;
 mod watch;
 
 pub use self::{

@@ -45,13 +45,69 @@ impl Conversation {
         Ok(self.answers()?.pop())
     }
 
+    /// Has the kernel carry out many requests, as many in one datagram as it reads at once. What comes behind
+    /// one that is refused is carried out all the same.
+    ///
+    /// # Errors
+    /// The first refusal that `is_fine` does not take, with the place of its request.
+    pub(crate) fn ask_all(
+        &mut self,
+        requests: impl IntoIterator<Item = RouteNetlinkMessage>,
+        flags: u16,
+        is_fine: impl Fn(&io::Error) -> bool,
+    ) -> Result<(), (usize, io::Error)> {
+        let mut requests = requests.into_iter().enumerate().peekable();
+        while let Some((first, _)) = requests.peek() {
+            let first = *first;
+            let mut bytes = Vec::with_capacity(DATAGRAM);
+            let mut last = first;
+            while let Some((place, request)) = requests.next() {
+                let ends = requests.peek().is_none() || bytes.len() > DATAGRAM / 2;
+                // The kernel tells of refusals without being asked to; of the rest, that it came to the end.
+                let asks = if ends { NLM_F_ACK } else { 0 };
+                append(&mut bytes, request, place as u32, flags | asks);
+                last = place;
+                if ends {
+                    break;
+                }
+            }
+            let failed = |error| (first, error);
+            self.0.send(&bytes, 0).map_err(failed)?;
+            self.await_answer(last as u32, &is_fine)?;
+        }
+        Ok(())
+    }
+
+    /// Reads up to the answer to the request of this number.
+    fn await_answer(
+        &mut self,
+        last: u32,
+        is_fine: impl Fn(&io::Error) -> bool,
+    ) -> Result<(), (usize, io::Error)> {
+        let mut refused = None;
+        loop {
+            let failed = |error| (last as usize, error);
+            let (datagram, _) = self.0.recv_from_full().map_err(failed)?;
+            for message in messages(&datagram) {
+                let message = message.map_err(failed)?;
+                let NetlinkPayload::Error(answer) = message.payload else {
+                    continue;
+                };
+                let number = message.header.sequence_number;
+                let error = answer.code.is_some().then(|| answer.to_io());
+                if let Some(error) = error.filter(|error| !is_fine(error)) {
+                    refused = refused.or(Some((number as usize, error)));
+                }
+                if number == last {
+                    return refused.map_or(Ok(()), Err);
+                }
+            }
+        }
+    }
+
     fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
+        let mut bytes = Vec::new();
+        append(&mut bytes, request, 0, flags);
         self.0.send(&bytes, 0)?;
         Ok(())
     }
@@ -72,6 +128,22 @@ impl Conversation {
             }
         }
     }
+}
+
+/// Bytes of a datagram of many requests at most.
+const DATAGRAM: usize = 32 << 10;
+
+/// Appends a request of this number to a datagram.
+fn append(datagram: &mut Vec<u8>, request: RouteNetlinkMessage, number: u32, flags: u16) {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    header.sequence_number = number;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    message.finalize();
+    let start = datagram.len();
+    // Each message begins at a multiple of four bytes.
+    datagram.resize((start + message.buffer_len()).next_multiple_of(4), 0);
+    message.serialize(&mut datagram[start..]);
 }
 
 /// The messages of one datagram.

@@ -246,14 +246,14 @@ pub(crate) fn address_of(message: &NeighbourMessage) -> Option<IpAddr> {
 }
 
 /// What the kernel's routes say of an address.
-struct Route {
-    ifindex: Ifindex,
+pub(crate) struct Route {
+    pub(crate) ifindex: Ifindex,
     neighbour: IpAddr,
-    mtu: Option<u32>,
-    local: Option<IpAddr>,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) local: Option<IpAddr>,
 }
 
-fn route(conversation: &mut Conversation, address: IpAddr) -> Option<Route> {
+pub(crate) fn route(conversation: &mut Conversation, address: IpAddr) -> Option<Route> {
     let mut request = RouteMessage::default();
     let (family, length) = family_of(address);
     request.header.address_family = family;
@@ -315,7 +315,7 @@ fn probe(conversation: &mut Conversation, ifindex: Ifindex, neighbour: IpAddr) {
     let _ = conversation.ask(request, NLM_F_CREATE | NLM_F_REPLACE);
 }
 
-fn family_of(address: IpAddr) -> (AddressFamily, u8) {
+pub(crate) fn family_of(address: IpAddr) -> (AddressFamily, u8) {
     match address {
         IpAddr::V4(_) => (AddressFamily::Inet, 32),
         IpAddr::V6(_) => (AddressFamily::Inet6, 128),

@@ -22,6 +22,8 @@ const PROGRAM: &str = "headgate";
 const FILTER: &str = "headgate_filter";
 /// The program at the egress.
 const EGRESS: &str = "headgate_egress";
+/// The programs at the tunnel's device: for what comes, and for what leaves.
+const TUNNEL: [&str; 2] = ["headgate_tunnel_in", "headgate_tunnel_out"];
 
 /// Most of a message that is passed on, from its begin and as much from its end.
 const LOG_CHARACTERS: usize = 2048;
@@ -70,26 +72,52 @@ pub(crate) fn load(
 
 /// Loads the program for the egress on the pinned maps.
 pub(crate) fn load_egress(pins: &Pins) -> Result<Program, KernelError> {
+    let [program] = load_classifiers(pins, [EGRESS], "the program for the egress")?;
+    Ok(program)
+}
+
+/// Loads the programs at the tunnel's device on the pinned maps: for what comes, and for what leaves.
+pub(crate) fn load_tunnel(pins: &Pins) -> Result<[Program; 2], KernelError> {
+    load_classifiers(pins, TUNNEL, "the tunnel's programs")
+}
+
+fn load_classifiers<const N: usize>(
+    pins: &Pins,
+    names: [&str; N],
+    what: &str,
+) -> Result<[Program; N], KernelError> {
     Shared::required(pins)?;
     let mut loader = EbpfLoader::new();
-    let mut load = || -> Result<Program, Box<dyn Error>> {
+    let mut load = || -> Result<Vec<Program>, Box<dyn Error>> {
         let mut object = share_maps(&mut loader, pins).load(OBJECT)?;
-        let program = object.program_mut(EGRESS).ok_or("the object lacks it")?;
-        let program: &mut SchedClassifier = program.try_into()?;
-        program.load()?;
-        let fd = program.fd()?.as_fd().try_clone_to_owned()?;
-        Ok(Program::from(fd))
+        let mut loaded = Vec::new();
+        for name in names {
+            let program = object.program_mut(name).ok_or("the object lacks it")?;
+            let program: &mut SchedClassifier = program.try_into()?;
+            program.load()?;
+            let fd = program.fd()?.as_fd().try_clone_to_owned()?;
+            loaded.push(Program::from(fd));
+        }
+        Ok(loaded)
     };
-    load().map_err(|error| KernelError::Call {
-        what: "loading the program for the egress".to_owned(),
+    let loaded = load().map_err(|error| KernelError::Call {
+        what: format!("loading {what}"),
         source: std::io::Error::other(shortened(&with_causes(error.as_ref()))),
-    })
+    })?;
+    Ok(loaded.try_into().expect("as many as there are names"))
 }
 
 fn share_maps<'a, 'b>(loader: &'b mut EbpfLoader<'a>, pins: &Pins) -> &'b mut EbpfLoader<'a> {
     loader.map_pin_path(maps::MONITORED_SECTION, pins.map(maps::MONITORED.name));
     for spec in &maps::SHARED {
         loader.map_pin_path(spec.name, pins.map(spec.name));
+    }
+    // Where they are not there yet, the loader would make them, in the object's own shape.
+    for spec in &maps::TUNNEL_MAPS {
+        let path = pins.map(spec.name);
+        if path.exists() {
+            loader.map_pin_path(spec.name, path);
+        }
     }
     loader
 }

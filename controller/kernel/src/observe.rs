@@ -21,6 +21,7 @@ use crate::{
     flows, netlink,
     pins::Pins,
     shared::Shared,
+    tunnel,
 };
 
 /// Ids of the maps in the entries of an outer map.
@@ -60,6 +61,9 @@ pub(crate) fn observe(
         observed.slots.insert(capacity, entries);
         outer_maps.insert(capacity, outer);
     }
+    let (tunnel, table) = tunnel::observe(pins, blocks)?;
+    observed.tunnel = tunnel;
+    seen.extend(table);
     blocks.retain(&seen);
     observed.links = links(pins, Some(&shared), &outer_maps)?;
     observed.egress = egress::observe(pins, &shared)?;

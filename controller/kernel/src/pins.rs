@@ -3,15 +3,17 @@
 //! ```text
 //! <bpffs>/headgate/<instance>/v<layout version>/
 //!   ACTIVE  RULE_COUNTERS  REASON_COUNTERS  FAILSAFE  FAILSAFE_BITS
-//!   MONITORED  MONITOR  MONITOR_BUDGETS  EVENTS  ERROR_BUDGETS
+//!   MONITORED  MONITOR  MONITOR_BUDGETS  EVENTS  ERROR_BUDGETS  FLOWS  PLACEMENTS
 //!   slots-<capacity>                            the outer map for programs of this capacity
 //!   links/port<number>                          what keeps a program on its interface
 //!   programs/port<number>-<object>-<capacity>   the program behind that link
 //!   egress/port<number>-<object>                what keeps a program at the interface's egress
+//!   TUNNEL  TUNNEL_COUNTERS                     what the tunnel's programs share, from the first tunnel on
+//!   tunnel/<side>-<object>                      what keeps a program at the tunnel's device
 //! ```
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -34,7 +36,7 @@ pub struct Instance {
 }
 
 /// Folders of one layout version, those with links first.
-const FOLDERS: [&str; 3] = ["links", "egress", "programs"];
+const FOLDERS: [&str; 4] = ["links", "egress", "tunnel", "programs"];
 
 /// The folders of one layout version that hold links.
 pub(crate) const LINK_FOLDERS: [&str; 2] = ["links", "egress"];
@@ -46,6 +48,24 @@ pub(crate) struct Pins {
     instance: PathBuf,
     /// The folder of our layout version.
     root: PathBuf,
+}
+
+/// Which packets of a device a program sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Side {
+    /// Those that came.
+    In,
+    /// Those that leave.
+    Out,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::In => "in",
+            Self::Out => "out",
+        })
+    }
 }
 
 /// Name of a pinned program, taken apart.
@@ -110,6 +130,29 @@ impl Pins {
         let parse = |name: &String| {
             let (port, object) = name.split_once('-')?;
             Some((port_of(port)?, object.parse().ok()?))
+        };
+        Ok(names.iter().filter_map(parse).collect())
+    }
+
+    /// Where links at the tunnel's device are.
+    pub(crate) fn tunnel_folder(&self) -> PathBuf {
+        self.root.join("tunnel")
+    }
+
+    /// The link at one side of the tunnel's device, with a program of `object`.
+    pub(crate) fn tunnel(&self, side: Side, object: Digest) -> PathBuf {
+        self.tunnel_folder().join(format!("{side}-{object}"))
+    }
+
+    /// Links at the tunnel's device, with the objects of their programs.
+    pub(crate) fn tunnels(&self) -> Result<Vec<(Side, Digest)>, KernelError> {
+        let names = names_in(&self.tunnel_folder())?;
+        let parse = |name: &String| {
+            let (side, object) = name.split_once('-')?;
+            let side = [Side::In, Side::Out]
+                .into_iter()
+                .find(|known| known.to_string() == side)?;
+            Some((side, object.parse().ok()?))
         };
         Ok(names.iter().filter_map(parse).collect())
     }

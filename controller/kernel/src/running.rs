@@ -10,7 +10,10 @@ use headgate_datapath::{
     kernel::KernelError,
     state::{Capacity, Digest, PortIndex},
 };
-use headgate_layout::verdict::{Count, Reason};
+use headgate_layout::{
+    tunnel::Event,
+    verdict::{Count, Reason},
+};
 
 use crate::{
     blocks::BlockReader,
@@ -23,6 +26,7 @@ use crate::{
     monitor::{Filter, Monitor},
     pins::{Instance, LINK_FOLDERS, Pins, names_in, unpin},
     shared::Shared,
+    tunnel,
 };
 
 /// The running kernel, as far as one instance has a part in it.
@@ -97,6 +101,14 @@ impl RunningKernel {
         counters::read_reasons(&Shared::required(&self.pins)?.reason_counters, ports)
     }
 
+    /// Packets and bytes at the tunnel's device, by what became of them; empty where there never was one.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    pub fn tunnel_counters(&self) -> Result<BTreeMap<Event, Count>, KernelError> {
+        tunnel::counters(&self.pins)
+    }
+
     /// The flows that go through Nat at this moment.
     ///
     /// # Errors
@@ -143,19 +155,23 @@ impl RunningKernel {
     }
 
     /// Takes every program of this instance off its interface and forgets everything pinned, of
-    /// other layout versions too. Gives the number of links that were taken off.
+    /// other layout versions too. Gives the number of interfaces' links that were taken off, the tunnel's
+    /// device counted as one.
     ///
     /// # Errors
     /// The first that occurs; what can be taken down is, nevertheless, and links come first.
     pub fn detach_all(&mut self) -> Result<usize, KernelError> {
         self.built.clear();
+        // The device goes first: without its programs it would send what it is not to send.
+        let had_tunnel = tunnel::is_pinned(&self.pins)?;
+        tunnel::remove(&self.pins)?;
         let root = self.pins.instance().to_owned();
         let mut versions = Vec::new();
         for name in names_in(&root)? {
             versions.push(root.join(name));
         }
         let mut failed = None;
-        let mut detached = 0;
+        let mut detached = usize::from(had_tunnel);
         for version in &versions {
             for links in LINK_FOLDERS.map(|folder| version.join(folder)) {
                 for name in names_in(&links)? {

@@ -26,6 +26,7 @@ pub(crate) struct Shared {
     monitor_budgets: Map,
     events: Map,
     pub(crate) flows: Map,
+    placements: Map,
 }
 
 impl Shared {
@@ -55,6 +56,7 @@ impl Shared {
             events,
             _,
             flows,
+            placements,
         ] = <[Map; maps::SHARED.len()]>::try_from(found)
             .expect("one map for each of SHARED, in its order");
         Ok(Some(Self {
@@ -68,6 +70,7 @@ impl Shared {
             monitor_budgets,
             events,
             flows,
+            placements,
         }))
     }
 
@@ -124,7 +127,8 @@ impl Shared {
             &self.monitor_budgets,
             &self.events,
         ];
-        let balancing = why_no_balancer().is_none().then_some(&self.flows);
+        let balancing = [&self.flows, &self.placements].into_iter();
+        let balancing = balancing.filter(|_| why_no_balancer().is_none());
         always.into_iter().chain(balancing).map(Map::id).collect()
     }
 

@@ -12,7 +12,8 @@ use std::{
 
 use futures_util::{StreamExt as _, stream::unfold};
 use headgate_crds::{
-    AddressPool, CidrGroup, Kind, LoadBalancerService, Problem, ResourceStatus, XdpPolicy,
+    AddressPool, CidrGroup, Kind, LoadBalancerService, Problem, ResourceStatus, TunnelPeer,
+    XdpPolicy,
 };
 use headgate_source::kubernetes::{api_in, explain};
 use k8s_openapi::{
@@ -110,6 +111,7 @@ pub(crate) async fn keep(
     let mut pools = Queue::<AddressPool>::start(&context, Kind::AddressPool, on);
     let mut groups = Queue::<CidrGroup>::start(&context, Kind::CidrGroup, on);
     let mut services = Queue::<LoadBalancerService>::start(&context, Kind::LoadBalancerService, on);
+    let mut peers = Queue::<TunnelPeer>::start(&context, Kind::TunnelPeer, on);
     let mut policies = Queue::<XdpPolicy>::start(&context, Kind::XdpPolicy, on);
     let mut history = History::default();
     let mut look = interval(LOOK);
@@ -127,6 +129,7 @@ pub(crate) async fn keep(
         pools.hold(&current);
         groups.hold(&current);
         services.hold(&current);
+        peers.hold(&current);
         policies.hold(&current);
         if *is_leader.borrow_and_update() {
             asked.retain(|(uid, _)| current.fleet.resources.contains_key(uid));
@@ -141,6 +144,7 @@ pub(crate) async fn keep(
                     Kind::AddressPool => pools.request(resource),
                     Kind::CidrGroup => groups.request(resource),
                     Kind::LoadBalancerService => services.request(resource),
+                    Kind::TunnelPeer => peers.request(resource),
                     Kind::XdpPolicy => policies.request(resource),
                 }
             }

@@ -72,6 +72,22 @@ pub fn pool() -> Value {
     })
 }
 
+/// A peer with networks of both families.
+pub fn peer() -> Value {
+    json!({
+        "apiVersion": "headgate.dev/v1alpha1",
+        "kind": "TunnelPeer",
+        "metadata": {"name": "node-b"},
+        "spec": {
+            "podCIDRs": ["10.244.2.0/24", "2001:db8:2::/64"],
+            "endpoint": "192.0.2.2",
+            "vni": 7,
+            "port": 4789,
+            "mac": "02:68:c0:00:02:02",
+        },
+    })
+}
+
 /// The object, which must pass.
 pub fn good(object: &Value) -> Checked {
     check(object).unwrap_or_else(|problems| panic!("{object:#}\nrefused: {problems:#?}"))

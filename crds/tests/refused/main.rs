@@ -6,6 +6,7 @@ mod common;
 mod addresses;
 mod never_matching;
 mod object;
+mod peers;
 mod policy;
 mod protocols;
 mod services;

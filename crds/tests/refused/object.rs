@@ -30,7 +30,7 @@ fn identity() {
         (
             with(ok(), "/kind", json!("CIDRGroup ")),
             "kind",
-            "CidrGroup, LoadBalancerService or XdpPolicy",
+            "LoadBalancerService, TunnelPeer or XdpPolicy",
             "mean CidrGroup?",
         ),
         (

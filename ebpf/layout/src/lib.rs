@@ -8,8 +8,10 @@ pub mod flows;
 pub mod maps;
 pub mod monitor;
 pub mod services;
+pub mod settling;
 pub mod tables;
 pub mod trie;
+pub mod tunnel;
 pub mod verdict;
 
 /// Version of everything in this crate; part of the pins' path, so that two layouts never share a map.

@@ -1,6 +1,6 @@
 //! The table of maps: one place for every name, type and size.
 
-use crate::{failsafe, flows, monitor, services, verdict};
+use crate::{failsafe, flows, monitor, services, settling, tunnel, verdict};
 
 /// Places that a revision's tables can live in; one is active.
 pub const SLOTS: u32 = 2;
@@ -185,8 +185,41 @@ pub const FLOW_TABLE: MapSpec = MapSpec {
     mmapable: true,
 };
 
+/// Connections that have begun while services settle: see [`settling`].
+pub const PLACEMENTS: MapSpec = MapSpec {
+    name: "PLACEMENTS",
+    kind: MapType::Array,
+    key_size: 4,
+    value_size: settling::BYTES,
+    max_entries: 1,
+    mmapable: false,
+};
+
+/// The tunnel's block; empty where there is no tunnel.
+pub const TUNNEL: MapSpec = MapSpec {
+    name: "TUNNEL",
+    kind: MapType::ArrayOfMaps,
+    key_size: 4,
+    value_size: 4,
+    max_entries: 1,
+    mmapable: false,
+};
+
+/// Packets and bytes by [`tunnel::Event`], per CPU.
+pub const TUNNEL_COUNTERS: MapSpec = MapSpec {
+    name: "TUNNEL_COUNTERS",
+    kind: MapType::PerCpuArray,
+    key_size: 4,
+    value_size: core::mem::size_of::<verdict::Count>() as u32,
+    max_entries: tunnel::COUNTERS,
+    mmapable: false,
+};
+
+/// What the programs at the tunnel's device share; pinned from the first tunnel on.
+pub const TUNNEL_MAPS: [MapSpec; 2] = [TUNNEL, TUNNEL_COUNTERS];
+
 /// Every map that is pinned once for an instance; [`TABLES`] is pinned once for each capacity.
-pub const SHARED: [MapSpec; 11] = [
+pub const SHARED: [MapSpec; 12] = [
     ACTIVE,
     RULE_COUNTERS,
     REASON_COUNTERS,
@@ -198,6 +231,7 @@ pub const SHARED: [MapSpec; 11] = [
     EVENTS,
     ERROR_BUDGETS,
     FLOWS,
+    PLACEMENTS,
 ];
 
 /// Bytes before the end of a block at which the digest of its tables is written, for events: in its

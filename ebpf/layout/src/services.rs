@@ -157,7 +157,7 @@ pub struct Backend {
     pub local: [u64; 2],
     /// The port that it listens on.
     pub port: u32,
-    /// As [`Service::forwarding`].
+    /// As [`Service::forwarding`]; [`SETTLING`] where this is a [`crate::settling::Choice`].
     pub forwarding: u32,
 }
 
@@ -169,6 +169,8 @@ pub const ICMP: u32 = 2;
 /// node for the client's; those to a backend on this node keep the client's.
 pub const NAT: u32 = 1;
 
+/// [`Backend::forwarding`]: which backend it is depends on the connection.
+pub const SETTLING: u32 = 3;
 /// How many ICMP errors about packets that could not be sent on a CPU may still tell (RFC 4443, section 2.4 (f)).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,

@@ -23,6 +23,13 @@ pub const fn begins(flags: u8) -> bool {
     flags & (SYN | ACK | RST | FIN) == SYN
 }
 
+/// Whether a segment with these flags says that its connection ends.
+#[inline(always)]
+#[must_use]
+pub const fn ends(flags: u8) -> bool {
+    flags & (FIN | RST) != 0
+}
+
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -108,7 +115,7 @@ fn after_segment(flow: &Flow, state: State, is_reply: bool, segment: Segment) ->
         {
             State::Established
         }
-        State::Established if segment.flags & (FIN | RST) != 0 => State::Closing,
+        State::Established if ends(segment.flags) => State::Closing,
         _ => state,
     }
 }

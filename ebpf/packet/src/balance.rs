@@ -228,16 +228,12 @@ fn place_of<T: Tables>(tables: &T, service: &Service, flow: u64, ring_size: u32)
     Some(service.backends + number * size_of::<Backend>() as u32)
 }
 
-/// The backend that the ring has for a flow.
+/// The same of a service that may have none.
 #[inline(always)]
-pub(crate) fn backend_of<'a, T: Tables>(
-    tables: &'a T,
-    service: &Service,
-    flow: u64,
-) -> Option<&'a Backend> {
+pub(crate) fn place_in_ring<T: Tables>(tables: &T, service: &Service, flow: u64) -> Option<u32> {
     match service.ring_size {
         0 => None,
-        size => tables.at(place_of(tables, service, flow, size)?),
+        size => place_of(tables, service, flow, size),
     }
 }
 

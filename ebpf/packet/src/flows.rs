@@ -238,7 +238,7 @@ fn entry_of<T: FlowTable>(table: &T, hash: u64) -> Option<(u32, Entry)> {
 
 /// `other` where `factor` is 1, `one` where it is 0.
 #[inline(always)]
-fn chosen(one: u64, other: u64, factor: u64) -> u64 {
+pub(crate) fn chosen(one: u64, other: u64, factor: u64) -> u64 {
     one.wrapping_add(other.wrapping_sub(one).wrapping_mul(factor))
 }
 
@@ -467,15 +467,15 @@ const FIRST_TRIES: u32 = 4;
 const FIRST_WORDS: u32 = 2;
 
 /// Which of several is kept least. Found without a branch, see [`Keep`].
-struct Least {
+pub(crate) struct Least {
     /// Above the number, in the lower byte.
     keep: u64,
     /// What goes with it.
-    value: u64,
+    pub(crate) value: u64,
 }
 
 impl Least {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             keep: (Keep::WRITTEN.0 as u64) << 8,
             value: 0,
@@ -484,7 +484,7 @@ impl Least {
 
     /// Looks at those with these numbers, and at all others up to `end` if none of them is free.
     #[inline(always)]
-    fn look(
+    pub(crate) fn look(
         &mut self,
         first: Range<u32>,
         end: u32,
@@ -514,14 +514,20 @@ impl Least {
     }
 
     #[inline(always)]
-    fn found(&self) -> Keep {
+    pub(crate) fn found(&self) -> Keep {
         Keep((self.keep >> 8) as u32)
     }
 
     /// `None` where all are kept whatever comes.
     #[inline(always)]
     fn number(&self) -> Option<u32> {
-        let yields = self.found().yields(Firmness::Ending);
+        self.number_yielding(Firmness::Ending)
+    }
+
+    /// `None` where all are kept more firmly than this.
+    #[inline(always)]
+    pub(crate) fn number_yielding(&self, firmness: Firmness) -> Option<u32> {
+        let yields = self.found().yields(firmness);
         yields.then_some(self.keep as u32 & 0xff)
     }
 }

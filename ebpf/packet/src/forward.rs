@@ -1,7 +1,7 @@
 //! Where a frame goes that may pass: to a backend, to the client of a flow, or to the stack.
 
 use headgate_layout::{
-    services::{Backend, NAT, SERVICES, Services, Way},
+    services::{Backend, NAT, SERVICES, SETTLING, Services, Way},
     verdict::Reason,
 };
 use zerocopy::{
@@ -64,6 +64,8 @@ pub enum Next {
     Leaves(Departure),
     /// It begins a flow through Nat, which [`open`] makes.
     Opens,
+    /// Which backend it has depends on its connection: [`crate::settling::placed`] says where that lies.
+    Settles,
 }
 
 /// Makes `frame` one for where it goes.
@@ -83,6 +85,7 @@ pub fn depart<F: FrameMut + ?Sized, S: Tables, T: FlowTable>(
         offset => tables.at::<Backend>(offset),
     };
     let departure = match backend {
+        Some(backend) if backend.forwarding == SETTLING => return Ok(Next::Settles),
         Some(backend) if backend.forwarding != NAT => {
             if hops_left(frame).is_none() {
                 return Ok(Next::Stack);

@@ -4,19 +4,23 @@
 //! An echo request for a service's address is answered: the load balancer is there. An error goes on to whom
 //! the packet was from that it quotes: to the backend, by the quoted packet's own flow, or to the client.
 
+use core::hint::black_box;
+
 use headgate_layout::{
     flows::{Flow, Guard},
-    services::{Backend, NAT, SERVICES, Services, Way},
+    services::{Backend, NAT, SERVICES, SETTLING, Service, Services, Way},
+    settling::Choice,
     verdict::Reason,
 };
 
 use crate::{
-    balance::{Subject, backend_of, service_of},
+    balance::{Subject, place_in_ring, service_of},
     flows::{Asking, Ends, FlowTable, Known, of_client, of_reply},
     forward::{Departure, Passing, Refusal, check, rewrite, way_back},
     frame::{Frame, FrameMut},
     nat::{to_backend, to_client},
     parse::{ETHERNET_LENGTH, PROTOCOL_TCP, PROTOCOL_UDP},
+    settling::{self, PlacementTable},
     tables::Tables,
     wire::{
         Change, ICMP_LENGTH, IPV4_OFFSET, IPV4_WITHOUT_OPTIONS, IcmpHeader, Ipv4Header, Ipv6Header,
@@ -55,12 +59,13 @@ impl Message {
 /// # Errors
 /// Why it must be dropped instead; no error is ever told of an ICMP message.
 #[inline(always)]
-pub fn pass_on<F: FrameMut + ?Sized, S: Tables, T: FlowTable>(
+pub fn pass_on<F: FrameMut + ?Sized, S: Tables, T: FlowTable, P: PlacementTable>(
     frame: &mut F,
     subject: Subject,
     passing: &Passing,
     tables: &S,
     flows: impl FnOnce() -> Option<T>,
+    placements: impl FnOnce() -> Option<P>,
 ) -> Result<Option<Departure>, Reason> {
     let version = match Version::of(frame) {
         None => return Ok(None),
@@ -77,8 +82,18 @@ pub fn pass_on<F: FrameMut + ?Sized, S: Tables, T: FlowTable>(
         }
         (Message::Error, Subject::Service) => {
             let quoted = quoted(frame, version).ok_or(Reason::UnknownFlow)?;
-            let departure = to_sender(frame, version, &quoted, passing, tables, flows)?;
-            Ok(Some(departure))
+            let asked = quoted.reversed();
+            let table: &Services = tables.at(SERVICES).ok_or(Reason::UnknownFlow)?;
+            let (service, hash) = service_of(tables, table, &asked).ok_or(Reason::UnknownFlow)?;
+            let departure = match service.forwarding {
+                NAT => to_sender(frame, version, &quoted, hash, passing, flows),
+                _ => {
+                    let is_tcp = quoted.protocol == PROTOCOL_TCP;
+                    let placements = is_tcp.then(placements);
+                    to_backend_itself(frame, service, hash, placements, passing, tables)
+                }
+            };
+            departure.map(Some)
         }
         (Message::Error, Subject::Node) => match quoted(frame, version) {
             Some(quoted) => to_flows_client(frame, version, &quoted, passing, flows),
@@ -152,28 +167,45 @@ fn quoted<F: Frame + ?Sized>(frame: &F, version: Version) -> Option<Ends> {
     })
 }
 
-/// An error about what a service has sent to a client: to the backend that sent it.
+/// An error about what a backend has sent to a client by itself: to the backend, as it is. `placements` is `None`
+/// where no connection is quoted.
 #[inline(always)]
-fn to_sender<F: FrameMut + ?Sized, S: Tables, T: FlowTable>(
+fn to_backend_itself<F: FrameMut + ?Sized, S: Tables, P: PlacementTable>(
+    frame: &mut F,
+    service: &Service,
+    hash: u64,
+    placements: Option<Option<P>>,
+    passing: &Passing,
+    tables: &S,
+) -> Result<Departure, Reason> {
+    let offset = place_in_ring(tables, service, hash).ok_or(Reason::NoBackend)?;
+    let choice: &Choice = tables.at(offset).ok_or(Reason::NoBackend)?;
+    let offset = match (choice.forwarding, placements) {
+        (SETTLING, Some(placements)) => settling::found(tables, offset, hash, placements),
+        (SETTLING, None) => choice.place_of(offset, choice.new),
+        _ => offset,
+    };
+    // Else the compiler adds the offset up before it is compared with the limit, which the verifier refuses.
+    let backend: &Backend = tables.at(black_box(offset)).ok_or(Reason::NoBackend)?;
+    check(frame, &backend.way, passing.length).map_err(|refusal| refusal.reason)?;
+    rewrite(frame, &backend.way);
+    Ok(Departure {
+        way: backend.way,
+        counter: Some(backend.counter),
+    })
+}
+
+/// An error about what a service has sent to a client by Nat: to the backend that sent it.
+#[inline(always)]
+fn to_sender<F: FrameMut + ?Sized, T: FlowTable>(
     frame: &mut F,
     version: Version,
     quoted: &Ends,
+    hash: u64,
     passing: &Passing,
-    tables: &S,
     flows: impl FnOnce() -> Option<T>,
 ) -> Result<Departure, Reason> {
     let asked = quoted.reversed();
-    let table: &Services = tables.at(SERVICES).ok_or(Reason::UnknownFlow)?;
-    let (service, hash) = service_of(tables, table, &asked).ok_or(Reason::UnknownFlow)?;
-    if service.forwarding != NAT {
-        let backend: &Backend = backend_of(tables, service, hash).ok_or(Reason::NoBackend)?;
-        check(frame, &backend.way, passing.length).map_err(|refusal| refusal.reason)?;
-        rewrite(frame, &backend.way);
-        return Ok(Departure {
-            way: backend.way,
-            counter: Some(backend.counter),
-        });
-    }
     let flows = flows().ok_or(Reason::UnknownFlow)?;
     let asking = Asking {
         hash,

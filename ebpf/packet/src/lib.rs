@@ -19,6 +19,8 @@ pub mod judge;
 pub mod nat;
 pub mod parse;
 pub mod report;
+pub mod settling;
 pub mod tables;
 pub mod trie;
+pub mod tunnel;
 mod wire;

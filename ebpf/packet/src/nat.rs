@@ -19,6 +19,15 @@ use crate::{
     },
 };
 
+/// Both ends of a client's TCP segment and its flags; `None` of anything else, and where addresses and ports
+/// do not lie where they are changed.
+#[inline(always)]
+pub(crate) fn segment_of<F: Frame + ?Sized>(frame: &F) -> Option<(Ends, u8)> {
+    let version = Version::of(frame)?.ok()?;
+    let (ends, segment) = read(frame, version)?;
+    Some((ends, segment?.flags))
+}
+
 /// What Nat needs besides the frame.
 pub struct Passage<'a, T> {
     /// The flows.

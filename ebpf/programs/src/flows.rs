@@ -78,7 +78,7 @@ impl FlowTable for MapFlows {
 }
 
 #[inline(always)]
-fn exchange<T: Copy>(word: &Shared<T>, old: T, new: T) -> bool {
+pub(crate) fn exchange<T: Copy>(word: &Shared<T>, old: T, new: T) -> bool {
     const ORDER: AtomicOrdering = AtomicOrdering::SeqCst;
     // SAFETY: a word of the map's value, aligned; the instruction is BPF's own (BPF_CMPXCHG), and both types
     // that this is asked for are its sizes.

@@ -18,12 +18,14 @@ use headgate_packet::{
     icmp,
     judge::Words,
     report::report,
+    settling::placed,
 };
 
 use crate::{
     flows::MapFlows,
     frame::XdpFrame,
     maps::{MapTables, Node, RULE_COUNTERS, count},
+    settling::MapPlacements,
 };
 
 /// What the kernel is to do with a frame: makes one that may pass the one for its backend or its client, if it
@@ -49,6 +51,10 @@ pub fn forward<const BALANCES: bool>(
     };
     let outcome = match outcome.action() {
         OPENS => open_and_send(ctx, slot, backend, length),
+        SETTLES => {
+            let backend = headgate_place(ctx.ctx, slot, backend);
+            Outcome(headgate_send_on(ctx.ctx, slot, backend, flow, length))
+        }
         _ => outcome,
     };
     let Some(refusal) = outcome.refusal() else {
@@ -75,8 +81,21 @@ fn open_and_send(ctx: &XdpContext, slot: u32, backend: u32, length: u32) -> Outc
     }
 }
 
+/// Where the backend of a frame lies whose service settles. As [`crate::maps::headgate_find`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn headgate_place(ctx: *mut xdp_md, slot: u32, choice: u32) -> u32 {
+    let ctx = &XdpContext::new(ctx);
+    match MapTables::of(slot) {
+        Some(tables) => placed(&XdpFrame::new(ctx), &tables, choice, MapPlacements::get),
+        None => choice,
+    }
+}
+
 /// In the action's place: the frame begins a flow.
 const OPENS: u32 = 0xff;
+/// In the action's place: the frame's service settles.
+const SETTLES: u32 = 0xfe;
 
 /// What tells a refusal, whose action is `XDP_DROP`, from a client's flow in a word: see [`Known::is_reply`].
 const IS_REFUSAL: u64 = xdp_action::XDP_DROP as u64;
@@ -167,7 +186,14 @@ extern "C" fn headgate_pass_message(ctx: *mut xdp_md, slot: u32, subject: u32, l
         return Outcome::taken(xdp_action::XDP_PASS).0;
     };
     let frame = &mut XdpFrame::new(ctx);
-    let departure = icmp::pass_on(frame, who, &passing, &tables, MapFlows::get);
+    let departure = icmp::pass_on(
+        frame,
+        who,
+        &passing,
+        &tables,
+        MapFlows::get,
+        MapPlacements::get,
+    );
     let next = departure.map(|departure| departure.map_or(Next::Stack, Next::Leaves));
     leave(next.map_err(Refusal::from), &passing).0
 }
@@ -187,6 +213,7 @@ fn leave(next: Result<Next, Refusal>, passing: &Passing) -> Outcome {
     match next {
         Ok(Next::Stack) => Outcome::taken(xdp_action::XDP_PASS),
         Ok(Next::Opens) => Outcome::taken(OPENS),
+        Ok(Next::Settles) => Outcome::taken(SETTLES),
         Ok(Next::Leaves(departure)) => {
             if let Some(counter) = departure.counter {
                 count(RULE_COUNTERS.get_ptr_mut(counter), passing.length);

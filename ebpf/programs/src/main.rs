@@ -11,6 +11,8 @@ mod forward;
 mod frame;
 mod maps;
 mod monitor;
+mod settling;
+mod tunnel;
 
 use core::mem::MaybeUninit;
 

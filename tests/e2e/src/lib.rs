@@ -33,4 +33,5 @@ pub mod said;
 pub mod services;
 pub mod tap;
 pub mod trials;
+pub mod tunnel;
 pub mod wait;

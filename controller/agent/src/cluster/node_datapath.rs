@@ -2,7 +2,7 @@
 
 use headgate_compile::finding::{Finding, Severity};
 use headgate_crds::{
-    InterfaceDatapath, NodeDatapathStatus, NodeFacts, ResourceException, TablesDatapath,
+    InterfaceDatapath, Kind, NodeDatapathStatus, NodeFacts, ResourceException, TablesDatapath,
 };
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -20,7 +20,7 @@ const LONGEST_MESSAGE: usize = 1_000;
 /// former one where the condition did not change.
 pub(super) fn status(report: &Report) -> NodeDatapathStatus {
     let exceptions = report.findings.iter().filter_map(exception);
-    let mut exceptions: Vec<ResourceException> = exceptions.collect();
+    let mut exceptions: Vec<ResourceException> = exceptions.chain(unjoined(report)).collect();
     exceptions.sort_by(|a, b| (&a.kind, &a.name, &a.message).cmp(&(&b.kind, &b.name, &b.message)));
     exceptions.dedup_by(|next, first| next.kind == first.kind && next.name == first.name);
     // A digest without all its exceptions and interfaces would vouch for what is not in force.
@@ -57,6 +57,28 @@ fn exception(finding: &Finding) -> Option<ResourceException> {
         severity,
         reason: format!("{:?}", finding.reason),
         message: shortened(&message),
+    })
+}
+
+/// Peers that stand, and that no packet gets to.
+fn unjoined(report: &Report) -> impl Iterator<Item = ResourceException> {
+    let reason = report
+        .tunnel
+        .as_ref()
+        .and_then(|tunnel| match &tunnel.status {
+            PortStatus::Enforced => None,
+            PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason) => Some(reason),
+        });
+    let peers = report.peers.iter();
+    let standing = peers.filter(|peer| peer.effective.is_some() && !peer.is_own);
+    standing.filter_map(move |peer| {
+        Some(ResourceException {
+            kind: Kind::TunnelPeer.as_str().to_owned(),
+            name: peer.name.clone(),
+            severity: format!("{:?}", Severity::Stalled),
+            reason: "NotEnforced".to_owned(),
+            message: shortened(&format!("the tunnel is not as wanted: {}", reason?)),
+        })
     })
 }
 

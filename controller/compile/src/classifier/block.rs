@@ -20,7 +20,7 @@ use super::{
     cross::{Crossing, Matches, Table},
     transport::Transport,
 };
-use crate::trie;
+use crate::trie::{self, Boundary};
 
 /// A block in the making.
 pub struct BlockWriter {
@@ -52,32 +52,45 @@ impl BlockWriter {
     }
 
     pub(super) fn source_tries(&mut self, field: &AddressField) -> Result<(), TooLarge> {
-        (self.v4.source, self.v4.source_class) = self.trie4(field)?;
-        (self.v6.source, self.v6.source_class) = self.trie6(field)?;
+        (self.v4.source, self.v4.source_class) = self.trie4(&field.v4)?;
+        (self.v6.source, self.v6.source_class) = self.trie6(&field.v6)?;
         Ok(())
     }
 
     pub(super) fn destination_tries(&mut self, field: &AddressField) -> Result<(), TooLarge> {
-        (self.v4.destination, self.v4.destination_class) = self.trie4(field)?;
-        (self.v6.destination, self.v6.destination_class) = self.trie6(field)?;
+        (self.v4.destination, self.v4.destination_class) = self.trie4(&field.v4)?;
+        (self.v6.destination, self.v6.destination_class) = self.trie6(&field.v6)?;
         Ok(())
     }
 
-    fn trie4(&mut self, field: &AddressField) -> Result<(Trie4, u32), TooLarge> {
-        if let [only] = field.v4.as_slice() {
+    /// Classes of sources and of destinations that no rule knows of, of IPv4 and IPv6.
+    pub(crate) fn address_classes(
+        &mut self,
+        sources: (&[Boundary<u32>], &[Boundary<u128>]),
+        destinations: (&[Boundary<u32>], &[Boundary<u128>]),
+    ) -> Result<(), TooLarge> {
+        (self.v4.source, self.v4.source_class) = self.trie4(sources.0)?;
+        (self.v6.source, self.v6.source_class) = self.trie6(sources.1)?;
+        (self.v4.destination, self.v4.destination_class) = self.trie4(destinations.0)?;
+        (self.v6.destination, self.v6.destination_class) = self.trie6(destinations.1)?;
+        Ok(())
+    }
+
+    fn trie4(&mut self, ranges: &[Boundary<u32>]) -> Result<(Trie4, u32), TooLarge> {
+        if let [only] = ranges {
             return Ok((Trie4::default(), u32::from(only.class)));
         }
-        let built = trie::build_v4(&field.v4)?;
+        let built = trie::build_v4(ranges)?;
         let base = self.append(built.words.as_bytes());
         let shift = built.shift;
         Ok((Trie4 { base, shift }, 0))
     }
 
-    fn trie6(&mut self, field: &AddressField) -> Result<(Trie6, u32), TooLarge> {
-        if let [only] = field.v6.as_slice() {
+    fn trie6(&mut self, ranges: &[Boundary<u128>]) -> Result<(Trie6, u32), TooLarge> {
+        if let [only] = ranges {
             return Ok((Trie6::default(), u32::from(only.class)));
         }
-        let built = trie::build_v6(&field.v6)?;
+        let built = trie::build_v6(ranges)?;
         let base = self.append(built.words.as_bytes());
         let shift = built.shift;
         Ok((Trie6 { base, shift }, 0))

@@ -14,7 +14,7 @@ use super::{
     fallback::Draft,
     finding,
     serve::Served,
-    summary::{PolicySummary, ServiceSummary, TablesSummary},
+    summary::{PeerSummary, PolicySummary, ServiceSummary, TablesSummary},
 };
 use crate::{
     adopt::Version,
@@ -26,7 +26,7 @@ use crate::{
     ports,
     resolve::{Groups, Policy, Resolver},
     select::{self, Remark},
-    services::{self, Arrival},
+    services::{self, Arrival, Histories},
     snapshot::{Content, ResourceName, Uid},
 };
 
@@ -41,7 +41,9 @@ pub(super) struct Attempt {
     pub counters: BTreeMap<u32, CounterLease>,
     pub policies: Vec<PolicySummary>,
     pub services: Vec<ServiceSummary>,
+    pub peers: Vec<PeerSummary>,
     pub tables: Vec<TablesSummary>,
+    pub histories: Histories,
     pub findings: Vec<Finding>,
 }
 
@@ -68,6 +70,7 @@ impl Compiler<'_> {
         let mut counters = Counters::new(self.memory, self.now);
         let leased = self.fall_back_where_no_counters(&mut draft, &mut counters);
         let leased_ports = self.fall_back_where_not_served(&mut draft, &mut counters);
+        self.fall_back_where_not_joined(&mut draft);
         let Draft {
             versions,
             left_out,
@@ -75,8 +78,10 @@ impl Compiler<'_> {
         } = draft;
         let resolver = Resolver::new(&groups, &existing);
         let chosen = self.choose(&versions, resolver, &leased, &mut findings);
-        let served = self.serve(&versions, &leased_ports, &mut findings);
+        let (served, histories) = self.serve(&versions, &leased_ports, &mut findings);
+        let joined = self.join(&versions, &mut findings)?;
         let mut attempt = self.assemble(&chosen, &served, findings)?;
+        attempt.peers = joined.put_into(&mut attempt.state);
         attempt.counters = counters.finish();
         let fresh = attempt
             .counters
@@ -84,6 +89,7 @@ impl Compiler<'_> {
             .filter(|(_, lease)| lease.fresh && lease.owner.is_some());
         attempt.state.fresh_counters = fresh.map(|(index, _)| *index).collect();
         attempt.left_out = left_out;
+        attempt.histories = histories;
         attempt.versions = versions;
         Ok(attempt)
     }
@@ -187,7 +193,9 @@ impl Compiler<'_> {
                 .iter()
                 .map(|served| self.service_summary(served))
                 .collect(),
+            peers: Vec::new(),
             tables: Vec::new(),
+            histories: Histories::default(),
             findings,
         };
         let mut built: BTreeMap<BlockKey<'_>, (Block, Sizes)> = BTreeMap::new();

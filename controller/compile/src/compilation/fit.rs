@@ -76,6 +76,7 @@ impl Compiler<'_> {
             Some(Content::Service(_)) => {
                 "give it a smaller ring, fewer ports, backends or source ranges, or spread services over interfaces"
             }
+            Some(Content::Peer(_)) => "list fewer networks, or leave nodes out by nodeSelector",
             _ => {
                 "give rules fewer distinct combinations of addresses and ports, or spread them over interfaces"
             }

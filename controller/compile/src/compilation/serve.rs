@@ -25,7 +25,8 @@ use crate::{
     node::Interface,
     select::{self, Remark},
     services::{
-        Claim, Frontend, admits, claims, elsewhere, members, next_hop, protocol, referred, sources,
+        Claim, Frontend, Histories, History, admits, claims, elsewhere, members, next_hop,
+        protocol, referred, sources,
     },
     snapshot::{BalancedService, Content, Uid},
 };
@@ -217,8 +218,13 @@ impl Compiler<'_> {
         versions: &'b BTreeMap<Uid, Version>,
         leased: &BTreeMap<Uid, Vec<u32>>,
         findings: &mut Vec<Finding>,
-    ) -> Vec<Served<'b>> {
+    ) -> (Vec<Served<'b>>, Histories) {
         let mut served = Vec::new();
+        let known = &self.memory.histories;
+        let mut histories = Histories {
+            epoch: known.epoch,
+            ..Histories::default()
+        };
         for (uid, version) in versions {
             let (Content::Service(service), Some(counters)) = (&version.content, leased.get(uid))
             else {
@@ -237,16 +243,17 @@ impl Compiler<'_> {
                 .chain(self.unknown_next_hops(&version.name.name, spec))
                 .chain(self.unseen_replies(&version.name.name, spec, &selection.interfaces));
             findings.extend(remarks.map(|remark| finding(version, remark)));
+            let history = histories.note(known, uid, spec, self.now);
             served.push(Served {
                 uid,
                 version,
                 spec,
-                frontends: self.frontends(&version.name.name, spec, of_ports),
+                frontends: self.frontends(&version.name.name, spec, of_ports, history.as_ref()),
                 refusal,
                 interfaces: selection.interfaces,
             });
         }
-        served
+        (served, histories)
     }
 
     /// What a service lacks whose backends a Service has.
@@ -383,6 +390,7 @@ impl Compiler<'_> {
         name: &str,
         spec: &LoadBalancerServiceSpec,
         counters: &[u32],
+        history: Option<&Arc<History>>,
     ) -> Vec<Frontend> {
         let ports = spec.ports.iter().zip(counters);
         let ports: Vec<_> = ports
@@ -411,6 +419,7 @@ impl Compiler<'_> {
                     ring_size: spec.ring_size,
                     forwarding: spec.forwarding,
                     backends,
+                    history: history.cloned(),
                 });
             }
         }
@@ -436,6 +445,7 @@ impl Compiler<'_> {
                     ring_size: frontend.ring_size,
                     counter: frontend.counter,
                     backends: frontend.backends.clone(),
+                    settling: frontend.settling().cloned(),
                 }
             });
         let ranges = served.spec.source_ranges.as_ref();

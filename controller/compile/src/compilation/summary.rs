@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use headgate_crds::Forwarding;
@@ -19,6 +20,7 @@ use crate::{
     classifier::Sizes,
     endpoints::Member,
     select,
+    services::History,
     snapshot::{Content, Uid},
 };
 
@@ -107,6 +109,51 @@ pub struct FrontendSummary {
     pub counter: u32,
     /// Backends, in the order of their numbers in the ring.
     pub backends: Vec<Member>,
+    /// What its connections are kept by while it settles from a change of its backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settling: Option<Arc<History>>,
+}
+
+/// A peer of the tunnel, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerSummary {
+    /// Its name.
+    pub name: String,
+    /// Where it was read.
+    pub place: String,
+    /// Number of the content that was read.
+    pub generation: u64,
+    /// Number of the content that is in effect, if any is.
+    pub effective: Option<u64>,
+    /// Whether its nodeSelector selects this node.
+    pub selected: bool,
+    /// Whether it is this node itself.
+    pub is_own: bool,
+    /// Its address in the network below.
+    pub endpoint: IpAddr,
+    /// Networks behind it.
+    pub networks: Vec<String>,
+    /// Number of the network that packets to it carry.
+    pub vni: u32,
+    /// Link-layer address of its device.
+    pub mac: String,
+    /// The node's own address on the way there.
+    pub local: Option<IpAddr>,
+    /// What its packets leave by.
+    pub tunnel: Option<TunnelSummary>,
+}
+
+/// The tunnel's device, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelSummary {
+    /// Its name.
+    pub device: String,
+    /// UDP port that it listens at and sends to.
+    pub port: u16,
+    /// Bytes of an inner packet.
+    pub mtu: u32,
+    /// Its link-layer address.
+    pub mac: String,
 }
 
 /// A policy set's tables, for people.

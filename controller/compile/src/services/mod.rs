@@ -2,7 +2,10 @@
 
 mod lookup;
 mod maglev;
+mod settling;
 pub mod sources;
+
+pub(crate) use maglev::words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,9 +17,12 @@ use headgate_crds::{
     AddressPoolSpec, Forwarding, Kind, LoadBalancerServiceSpec, ServicePort, ServiceProtocol,
     parse_cidr,
 };
-use headgate_layout::services::{
-    Backend, DIRECT_RETURN, ICMP, LinkAddresses, MAX_SERVICES, NAT, SERVICES, Service, Services,
-    Way, hash_of, hash_of_flow, port_and_protocol, ring_entry,
+use headgate_layout::{
+    services::{
+        Backend, DIRECT_RETURN, ICMP, LinkAddresses, MAX_SERVICES, NAT, SERVICES, SETTLING,
+        Service, Services, Way, hash_of, hash_of_flow, port_and_protocol, ring_entry,
+    },
+    settling::Choice,
 };
 use zerocopy::IntoBytes as _;
 
@@ -28,6 +34,9 @@ use crate::{
     node::{Interface, InterfaceKind, NextHop},
     snapshot::{Content, Snapshot},
 };
+
+use settling::Settling;
+pub use settling::{Histories, History};
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -53,6 +62,16 @@ pub struct Frontend {
     pub forwarding: Forwarding,
     /// Backends of the address's family that get packets.
     pub backends: Vec<Member>,
+    /// What it settles from, if it may.
+    pub history: Option<Arc<History>>,
+}
+
+impl Frontend {
+    /// What it settles from; `None` at rest, and for datagrams, which have no connections to keep.
+    pub(crate) fn settling(&self) -> Option<&Arc<History>> {
+        let history = self.history.as_ref().filter(|_| self.protocol == TCP)?;
+        history.settles_at().map(|_| history)
+    }
 }
 
 /// The Service that a service takes its backends from, as `NAMESPACE/NAME`.
@@ -139,9 +158,15 @@ pub fn backends(
         selector.is_none_or(|selector| selector.matches(labels))
     };
     let selected = services.filter(selects);
-    selected
-        .flat_map(|(name, spec)| elsewhere(name, spec, endpoints, node))
-        .collect()
+    let all = selected.flat_map(|(name, spec)| {
+        let keeps = spec.forwarding == Forwarding::DirectReturn;
+        let drained = spec.living_backends().filter(move |_| keeps);
+        let drained = drained.map(|(address, _)| address);
+        elsewhere(name, spec, endpoints, node)
+            .into_iter()
+            .chain(drained)
+    });
+    all.collect()
 }
 
 /// Where in the ring a flow falls, and the place of its backend in the list, as the programs find it.
@@ -156,12 +181,36 @@ pub fn place_of(
     backends: &[(IpAddr, u16)],
     ring_size: u32,
 ) -> (u32, usize) {
+    let entry = entry_of(client, service, transport, ring_size);
+    let ring = maglev::ring(backends, ring_size);
+    (entry, usize::from(ring[entry as usize]))
+}
+
+fn entry_of(
+    client: SocketAddr,
+    service: SocketAddr,
+    transport: ServiceProtocol,
+    ring_size: u32,
+) -> u32 {
     let key = port_and_protocol(service.port(), protocol(transport));
     let hash = hash_of(maglev::words(service.ip()), key);
     let flow = hash_of_flow(hash, maglev::words(client.ip()), client.port());
-    let entry = ring_entry(flow, ring_size);
-    let ring = maglev::ring(backends, ring_size);
-    (entry, usize::from(ring[entry as usize]))
+    ring_entry(flow, ring_size)
+}
+
+/// The backend of a connection that began before the changes that a service settles from, where it is another
+/// than that of a new one.
+#[must_use]
+pub fn former_place_of(
+    client: SocketAddr,
+    service: SocketAddr,
+    history: &History,
+) -> Option<IpAddr> {
+    let settling = history.settle(service.is_ipv4(), &mut Rings::default())?;
+    let size = settling.ring.len() as u32;
+    let entry = entry_of(client, service, ServiceProtocol::Tcp, size);
+    let (new, former) = settling.at(entry)?;
+    (new != former).then_some(former)
 }
 
 /// What a service takes for itself: address, protocol and port.
@@ -231,6 +280,7 @@ pub fn write(
     let mut written = Written {
         rings: BTreeMap::new(),
         backends: BTreeMap::new(),
+        settling: BTreeMap::new(),
         known: rings,
     };
     let mut services: Vec<Service> = Vec::with_capacity(frontends.len() * 2);
@@ -322,10 +372,15 @@ impl Rings {
     }
 }
 
+/// A ring of a service that settles, and where it lies.
+type WrittenRing = (Arc<Settling>, u32);
+
 /// Rings and backends written so far: ports of one service share them.
 struct Written<'a> {
     rings: BTreeMap<(Weighted, u32), u32>,
     backends: BTreeMap<(Vec<Member>, u32), u32>,
+    /// By the address of the history, and the family.
+    settling: BTreeMap<(*const History, bool), Option<WrittenRing>>,
     known: &'a mut Rings,
 }
 
@@ -336,33 +391,86 @@ impl Written<'_> {
         next_hops: &BTreeMap<IpAddr, NextHop>,
         writer: &mut BlockWriter,
     ) -> Result<Service, TooLarge> {
+        let mut service = Service {
+            address: maglev::words(frontend.address),
+            port: port_and_protocol(frontend.port, frontend.protocol),
+            ring_size: frontend.ring_size,
+            forwarding: number_of(frontend.forwarding),
+            ..Service::default()
+        };
+        if let Some((settling, ring)) = self.settling(frontend, writer) {
+            service.ring = ring;
+            service.backends = choices(frontend, &settling, next_hops, writer);
+            writer.fits()?;
+            return Ok(service);
+        }
         let backends = &frontend.backends;
         let weighted: Weighted = backends.iter().map(|m| (m.address, m.weight)).collect();
         let key = (weighted.clone(), frontend.ring_size);
-        let ring = *self.rings.entry(key).or_insert_with(|| {
+        service.ring = *self.rings.entry(key).or_insert_with(|| {
             writer.append(self.known.of(&weighted, frontend.ring_size).as_bytes())
         });
         let key = (backends.clone(), frontend.counter);
-        let listed = *self.backends.entry(key).or_insert_with(|| {
+        service.backends = *self.backends.entry(key).or_insert_with(|| {
             let members = backends.iter();
             let ways = members.map(|member| backend(frontend, member, next_hops));
             writer.append(ways.collect::<Vec<_>>().as_bytes())
         });
         writer.fits()?;
-        Ok(Service {
-            address: maglev::words(frontend.address),
-            port: port_and_protocol(frontend.port, frontend.protocol),
-            ring,
-            ring_size: if backends.is_empty() {
-                0
-            } else {
-                frontend.ring_size
-            },
-            backends: listed,
-            forwarding: number_of(frontend.forwarding),
-            padding: 0,
-        })
+        if backends.is_empty() {
+            service.ring_size = 0;
+        }
+        Ok(service)
     }
+
+    /// How the entries of a port's ring have changed, and where the ring lies; `None` at rest.
+    fn settling(&mut self, frontend: &Frontend, writer: &mut BlockWriter) -> Option<WrittenRing> {
+        let history = frontend.settling()?;
+        let is_ipv4 = frontend.address.is_ipv4();
+        let known = self.settling.entry((Arc::as_ptr(history), is_ipv4));
+        let settle = || {
+            let settling = history.settle(is_ipv4, self.known)?;
+            let ring = writer.append(settling.ring.as_bytes());
+            Some((Arc::new(settling), ring))
+        };
+        known.or_insert_with(settle).clone()
+    }
+}
+
+/// Writes the backends of a port that settles, with the choices behind them.
+fn choices(
+    frontend: &Frontend,
+    settling: &Settling,
+    next_hops: &BTreeMap<IpAddr, NextHop>,
+    writer: &mut BlockWriter,
+) -> u32 {
+    let backends = settling.listed.iter().map(|listed| {
+        listed.map_or(Backend::default(), |(address, weight)| {
+            let member = Member {
+                address,
+                port: frontend.port,
+                weight,
+                here: false,
+            };
+            backend(frontend, &member, next_hops)
+        })
+    });
+    let backends: Vec<Backend> = backends.collect();
+    let choices = settling.choices.iter().enumerate().map(|(number, choice)| {
+        let [new, former] = choice.map(u32::from);
+        let place = backends.len() + number;
+        Choice {
+            distance: (place * size_of::<Backend>()) as u32,
+            count: backends.len() as u32,
+            new,
+            former,
+            epoch: frontend.history.as_ref().map_or(0, |h| h.epoch().into()),
+            forwarding: SETTLING,
+            ..Choice::default()
+        }
+    });
+    let choices: Vec<Choice> = choices.collect();
+    writer.append(&[backends.as_bytes(), choices.as_bytes()].concat())
 }
 
 fn number_of(forwarding: Forwarding) -> u32 {

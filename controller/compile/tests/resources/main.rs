@@ -16,4 +16,5 @@ mod lost_memory;
 mod nodes;
 mod ports;
 mod services;
+mod settling;
 mod too_large;

@@ -6,6 +6,7 @@ use headgate_datapath::{
     kernel::Kernel as _,
     observed::Attached,
     state::{Ifindex, PortIndex},
+    tunnel::DEVICE,
 };
 use headgate_kernel::RunningKernel;
 
@@ -56,10 +57,7 @@ fn lock(place: &InstanceArguments) -> Result<InstanceLock, CliError> {
 /// What is attached, for people; what cannot be read, such as pins of another layout, is taken down
 /// all the same.
 fn attached(kernel: &mut RunningKernel) -> Vec<String> {
-    let links = kernel
-        .observe()
-        .map(|observed| observed.links)
-        .unwrap_or_default();
+    let observed = kernel.observe().unwrap_or_default();
     let names = interface_names().unwrap_or_default();
     let describe = |(port, link): (&PortIndex, &Attached)| {
         let ifindex = link.ifindex?;
@@ -67,7 +65,12 @@ fn attached(kernel: &mut RunningKernel) -> Vec<String> {
         let name = name.unwrap_or_else(|| numbered(ifindex));
         Some(format!("{name} ({port}, {} mode)", link.mode))
     };
-    links.iter().filter_map(describe).collect()
+    let tunnel = observed
+        .tunnel
+        .programs
+        .map(|_| format!("{DEVICE} (the tunnel)"));
+    let links = observed.links.iter().filter_map(describe);
+    links.chain(tunnel).collect()
 }
 
 fn numbered(ifindex: Ifindex) -> String {

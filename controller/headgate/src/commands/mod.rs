@@ -10,6 +10,7 @@ pub(crate) mod operator;
 pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod status;
+pub(crate) mod tunnel;
 pub(crate) mod version;
 
 use crate::{
@@ -26,6 +27,7 @@ pub(crate) fn run(cli: Cli) -> Result<Outcome, CliError> {
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Lb(arguments) => lb::run(&arguments),
         Command::Nat(arguments) => nat::run(&arguments),
+        Command::Tunnel(arguments) => tunnel::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Detach(arguments) => detach::run(&arguments),

@@ -12,6 +12,7 @@ use aya_obj::generated::{
 use headgate_datapath::state::{AttachedMode, Ifindex};
 
 use super::{Command, Program, call, get_pinned, info, open, pin, raw};
+use crate::pins::Side;
 
 /// An open XDP or TCX link.
 #[derive(Debug)]
@@ -81,8 +82,12 @@ impl Link {
     }
 
     /// Attaches `program` to the egress, behind all that are there.
-    pub(crate) fn create_egress(program: &Program, ifindex: Ifindex) -> io::Result<Self> {
-        Self::create_as(bpf_attach_type::BPF_TCX_EGRESS, program, ifindex, 0)
+    pub(crate) fn create_tcx(program: &Program, ifindex: Ifindex, side: Side) -> io::Result<Self> {
+        let kind = match side {
+            Side::In => bpf_attach_type::BPF_TCX_INGRESS,
+            Side::Out => bpf_attach_type::BPF_TCX_EGRESS,
+        };
+        Self::create_as(kind, program, ifindex, 0)
     }
 
     fn create_as(

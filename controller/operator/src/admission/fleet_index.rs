@@ -70,7 +70,7 @@ impl FleetIndex {
                         names.insert(resource.name.clone());
                     }
                 }
-                Err(_) => {}
+                Ok(Content::Peer(_)) | Err(_) => {}
             }
         }
         index.decisive.sort_by(|a, b| a.place.cmp(&b.place));

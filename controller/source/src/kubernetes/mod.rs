@@ -49,9 +49,10 @@ const API_SERVERS: (&str, &str) = ("default", "kubernetes.io/service-name=kubern
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Kinds that a node watches whatever it holds; groups are large.
-const ALWAYS: [Kind; 3] = [
+const ALWAYS: [Kind; 4] = [
     Kind::AddressPool,
     Kind::LoadBalancerService,
+    Kind::TunnelPeer,
     Kind::XdpPolicy,
 ];
 
@@ -349,6 +350,7 @@ fn plural(kind: Kind) -> &'static str {
         Kind::AddressPool => "addresspools",
         Kind::CidrGroup => "cidrgroups",
         Kind::LoadBalancerService => "loadbalancerservices",
+        Kind::TunnelPeer => "tunnelpeers",
         Kind::XdpPolicy => "xdppolicies",
     }
 }

@@ -21,7 +21,8 @@ fn up_to_two_vlan_tags_are_parsed_through() {
     ] {
         let mut tagged = fields(&ethernet(tags, IPV4, &packet));
         assert_eq!(tagged.length, untagged.length + 4 * tags.len() as u32);
-        tagged.length = untagged.length;
+        assert!(!tagged.is_plain && untagged.is_plain);
+        (tagged.length, tagged.is_plain) = (untagged.length, true);
         assert_eq!(tagged, untagged, "{tags:04x?}");
     }
 }

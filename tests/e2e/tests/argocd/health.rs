@@ -24,6 +24,7 @@ fn as_their_tests_say() {
         "CidrGroup",
         "LoadBalancerService",
         "AddressPool",
+        "TunnelPeer",
         "NodeDatapath",
     ] {
         assert!(said.output.contains(&format!("/{kind}/")), "{kind}");

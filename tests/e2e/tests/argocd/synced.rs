@@ -107,7 +107,7 @@ fn stays_synced(name: &str, annotations: &Value, options: &Value) {
     argocd.delete(name, false);
     let kinds = [
         "delete",
-        "xdppolicies,cidrgroups,addresspools",
+        "xdppolicies,cidrgroups,addresspools,tunnelpeers",
         "--all",
         "--wait",
     ];

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::{
-    objects::{from, group, many, policy, pool, protocol, ranges, rule, service},
+    objects::{from, group, many, peer, policy, pool, protocol, ranges, rule, service},
     submit::{create, named},
 };
 
@@ -27,6 +27,7 @@ fn completed(object: &Value) -> Value {
         Resource::AddressPool(pool) => serde_json::to_value(pool.spec),
         Resource::CidrGroup(group) => serde_json::to_value(group.spec),
         Resource::LoadBalancerService(service) => serde_json::to_value(service.spec),
+        Resource::TunnelPeer(peer) => serde_json::to_value(peer.spec),
         Resource::XdpPolicy(policy) => serde_json::to_value(policy.spec),
     };
     spec.expect("plain data")
@@ -120,6 +121,23 @@ fn accepted() {
                     {"address": "fd00::1"},
                 ]},
                 "ringSize": 65537,
+            })),
+        ),
+        (
+            "peer",
+            peer(
+                json!({"podCIDRs": ["10.244.2.0/24", "2001:db8:2::/64"], "endpoint": "192.0.2.2", "vni": 7}),
+            ),
+        ),
+        (
+            "peer-with-all-fields",
+            peer(json!({
+                "nodeSelector": {"matchLabels": {"site": "a"}},
+                "podCIDRs": ["10.244.2.1/24"],
+                "endpoint": "2001:db8::2",
+                "vni": 16_777_215,
+                "port": 4789,
+                "mac": "02:68:C0:00:02:02",
             })),
         ),
         (

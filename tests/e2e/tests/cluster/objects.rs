@@ -49,6 +49,11 @@ pub(crate) fn service(fields: Value) -> Value {
     object("LoadBalancerService", spec)
 }
 
+/// A peer of the tunnel with this spec.
+pub(crate) fn peer(spec: Value) -> Value {
+    object("TunnelPeer", spec)
+}
+
 /// A pool with this spec.
 pub(crate) fn pool(spec: Value) -> Value {
     object("AddressPool", spec)

@@ -1,6 +1,7 @@
 //! The operator: what it says of resources, and that it can be gone.
 
 use std::{
+    net::UdpSocket,
     sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
@@ -24,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_cluster("the_cluster_itself_is_kept_in_reserved_groups", reserved),
         on_cluster("a_deletion_needs_no_operator", deletion),
         on_cluster("a_service_is_ready_where_it_is_served", served),
+        on_cluster("a_peer_is_ready_where_packets_go_to_it", tunnelled),
         on_cluster("etcd_and_definitions_may_come_again", storage_faults),
         on_cluster("the_commit_that_a_generation_came_from_is_told", provenance),
     ]
@@ -342,6 +344,62 @@ fn provenance() {
     wait_for_status(&fleet, "web", "tells none", |policy| {
         policy["status"]["source"] == Value::Null && is(policy, "Ready=True")
     });
+}
+
+/// A peer at the client of the cluster.
+fn tunnelled() {
+    let control_plane = started();
+    let fleet = Fleet::on(&control_plane, 2);
+    let _operator = control_plane.start_operator("first", &[]);
+    let fleet = fleet.start();
+    let name = fleet.named("peer");
+    let peer = |port: u16| {
+        json!({
+            "apiVersion": "headgate.dev/v1alpha1", "kind": "TunnelPeer",
+            "metadata": {"name": name},
+            "spec": {
+                "nodeSelector": {"matchLabels": {LABEL: fleet.cluster.name}},
+                "podCIDRs": ["10.244.77.0/24"],
+                "endpoint": fleet.cluster.client.end.v4,
+                "vni": 7,
+                "port": port,
+            },
+        })
+    };
+    let status_of = |what: &str, wanted: &str| {
+        wait_for(SOON, what, || is(&get(&fleet, "tp", &name), wanted));
+    };
+    fleet.apply(&peer(8472));
+    status_of("every node sends to it", "Ready=True/Live");
+    for node in &fleet.nodes {
+        let routes = node.namespace.ip("route show dev headgate_vxlan");
+        assert!(routes.contains("10.244.77.0/24"), "{routes}");
+    }
+    // On one node somebody else has the port that it is to have now.
+    let taken = &fleet.nodes[0].namespace;
+    taken.ip("link add theirs type vxlan id 1 dstport 4789 local 127.0.0.1");
+    taken.ip("link set theirs up");
+    fleet.apply(&peer(4789));
+    status_of("one node cannot", "Ready=False");
+    let told = get(&fleet, "tp", &name)["status"]["failing"][0].clone();
+    assert_eq!(told["reason"], "PortTaken", "{told:#}");
+    taken.ip("link del theirs");
+    status_of("it can again", "Ready=True/Live");
+    // There a program listens at the next port: the kernel refuses the device.
+    let program = taken.enter(|| UdpSocket::bind("0.0.0.0:5000"));
+    fleet.apply(&peer(5000));
+    status_of("one node has no tunnel", "Ready=False");
+    wait_for(SOON, "the node says why", || {
+        let status = get(&fleet, "tp", &name)["status"].to_string();
+        status.contains("UDP port 5000 is taken")
+    });
+    drop(program);
+    status_of("it has one", "Ready=True/Live");
+    fleet.delete("tp", "peer");
+    for node in &fleet.nodes {
+        let is_gone = || !node.namespace.ip("link show").contains("headgate_vxlan");
+        wait_for(SOON, "nothing is left of it", is_gone);
+    }
 }
 
 /// A service and the pool of its address; the backend is the client of the cluster.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpStream, UdpSocket},
 };
 
 use headgate_e2e_tests::{
@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_lab("flows_go_where_trace_says_and_are_answered_directly", flows),
         on_lab("a_backend_that_is_drained_gets_no_new_flow", drained),
         on_lab("clients_outside_of_source_ranges_get_no_answer", limited),
+        on_lab("connections_stay_while_backends_change", rolled),
         on_lab("connections_outlive_the_agent", killed),
         on_lab("a_router_moves_flows_between_nodes", rerouted),
         on_lab("a_next_hop_is_followed_when_it_moves", moved),
@@ -51,6 +52,10 @@ fn enforce(node: &mut Node, name: &str) {
         node.write(["pool.yaml", "web.yaml"][number], document);
     }
     node.start();
+    wait_until_enforced(node);
+}
+
+fn wait_until_enforced(node: &Node) {
     wait_for(SOON, "the service is enforced", || {
         let listed = node.headgate(&["lb", "list", "-o", "json"]).json();
         listed[0]["state"] == "Enforced"
@@ -155,6 +160,70 @@ fn traced(lab: &ServiceLab, client: &str, family: usize) -> Value {
     let service = SocketAddr::new(VIRTUAL[family], PORT).to_string();
     let asked = ["lb", "trace", client, &service, "-o", "json"];
     lab.node.headgate(&asked).json()
+}
+
+/// One backend is drained, one comes, one goes, each while connections are held.
+fn rolled() {
+    let mut lab = ServiceLab::new(4);
+    let pool = example(&format!("services/{EXAMPLE}"));
+    lab.node
+        .write("pool.yaml", pool.split("\n---\n").next().expect("a pool"));
+    lab.node
+        .write("web.yaml", &lab.service(&[(0, 1), (1, 1), (2, 1)]));
+    lab.node.start();
+    let mut held: Vec<(TcpStream, u8)> = Vec::new();
+    let mut changed = 0;
+    let changes: [&[(usize, u16)]; 4] = [
+        &[(0, 1), (1, 1), (2, 1)],
+        &[(0, 1), (1, 1), (2, 0)],
+        &[(0, 1), (1, 1), (2, 0), (3, 1)],
+        &[(0, 1), (2, 0), (3, 1)],
+    ];
+    for (number, backends) in changes.into_iter().enumerate() {
+        if number > 0 {
+            lab.node.apply("web.yaml", &lab.service(backends));
+        }
+        wait_until_enforced(&lab.node);
+        let lives = |number: u8| backends.iter().any(|(b, _)| *b == usize::from(number));
+        held.retain(|(_, number)| lives(*number));
+        for (stream, number) in &mut held {
+            assert_eq!(ask(stream).expect("it goes on"), *number);
+            let client = stream.local_addr().expect("an address");
+            changed += u32::from(stays(&lab, client, usize::from(client.is_ipv6())));
+        }
+        for flow in 0..30 {
+            let mut stream = lab.connect(flow % 2).expect("a backend answers");
+            let number = ask(&mut stream).expect("an answer");
+            let has_share =
+                |(backend, weight): &(usize, u16)| *backend == usize::from(number) && *weight > 0;
+            assert!(backends.iter().any(has_share), "{number} of {backends:?}");
+            held.push((stream, number));
+        }
+    }
+    // What an agent that starts again finds on its disk is what it goes on with.
+    lab.node.kill();
+    lab.node.start();
+    for (stream, number) in &mut held {
+        assert_eq!(ask(stream).expect("it goes on"), *number);
+    }
+    assert!(held.len() >= 50, "{}", held.len());
+    assert!(
+        changed >= 10,
+        "{changed} of {} had another entry",
+        held.len()
+    );
+    let shown = lab.node.headgate(&["lb", "get", "shop/web"]).output;
+    let drained = format!("and drain from {}", lab.backends[2].end.v4);
+    assert!(shown.contains("settling: connections stay"), "{shown}");
+    assert!(shown.contains(&drained), "{shown}");
+}
+
+/// Whether `headgate lb trace` says that a connection from before may be elsewhere than a new one.
+fn stays(lab: &ServiceLab, client: SocketAddr, family: usize) -> bool {
+    let service = SocketAddr::new(VIRTUAL[family], PORT).to_string();
+    let asked = ["lb", "trace", &client.to_string(), &service, "-o", "json"];
+    let trace = lab.node.headgate(&asked).json();
+    trace["formerBackend"].is_string()
 }
 
 fn killed() {

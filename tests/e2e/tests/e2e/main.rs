@@ -20,6 +20,7 @@ mod restarting;
 mod rights;
 mod rolling;
 mod translating;
+mod tunnelling;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         clients::trials(),
         messages::trials(),
         rolling::trials(),
+        tunnelling::trials(),
         replacing::trials(),
         restarting::trials(),
         interfaces::trials(),

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{TcpStream, UdpSocket},
 };
 
 use headgate_e2e_tests::{
@@ -17,6 +17,14 @@ use headgate_e2e_tests::{
     wait::wait_for,
 };
 use libtest_mimic::Trial;
+
+/// A peer at the lab's client.
+const PEER: &str = "\
+apiVersion: headgate.dev/v1alpha1
+kind: TunnelPeer
+metadata: {name: client}
+spec: {podCIDRs: [10.244.2.0/24], endpoint: 192.168.0.2, vni: 7}
+";
 
 const ADDRESS: &str = "127.0.0.1:9469";
 
@@ -94,6 +102,21 @@ fn metrics() {
         .send(&udp("192.0.2.7:5000", "192.0.2.1:7001"), 2);
     wait_for(SOON, "two packets are counted", || {
         has(&ask(&node, "/metrics"), &format!("{rule} 2"))
+    });
+
+    lab.node.write("peer.yaml", PEER);
+    wait_for(SOON, "the tunnel is told", || {
+        let told = r#"headgate_tunnel_enforced{device="headgate_vxlan"} 1"#;
+        has(&ask(&node, "/metrics"), told)
+    });
+    let nobodys = r#"headgate_tunnel_packets_total{event="NoPeer"}"#;
+    assert!(has(&ask(&node, "/metrics"), &format!("{nobodys} 0")));
+    node.ip("route add 10.9.0.0/16 via 10.244.2.0 dev headgate_vxlan onlink");
+    let socket = node.enter(|| UdpSocket::bind("0.0.0.0:0"));
+    let sent = socket.and_then(|socket| socket.send_to(b"data", "10.9.0.1:9"));
+    sent.expect("it is sent");
+    wait_for(SOON, "what no peer has is counted", || {
+        has(&ask(&node, "/metrics"), &format!("{nobodys} 1"))
     });
 
     // The interface is taken away: what was selected is not enforced, and an alert can say so.

@@ -184,10 +184,19 @@ fn capabilities_of_the_manifest() -> Vec<String> {
     added.map(str::to_owned).collect()
 }
 
+/// A peer at the lab's client.
+const PEER: &str = "\
+apiVersion: headgate.dev/v1alpha1
+kind: TunnelPeer
+metadata: {name: client}
+spec: {podCIDRs: [10.244.2.0/24], endpoint: 192.168.0.2, vni: 7}
+";
+
 fn of_the_manifest() {
     let all = capabilities_of_the_manifest();
     for missing in 0..=all.len() {
         let lab = lab();
+        lab.node.write("peer.yaml", PEER);
         let mut some = all.clone();
         let without = (missing < all.len()).then(|| some.remove(missing));
         let mut command = with_capabilities(&lab, &some);
@@ -198,12 +207,15 @@ fn of_the_manifest() {
                 .spawn()
                 .expect("it can be run"),
         );
-        let is_attached = || lab.node.namespace.ip("link show eth0").contains("xdp");
+        let works = || {
+            let links = lab.node.namespace.ip("link show");
+            links.contains("xdp") && links.contains("headgate_vxlan")
+        };
         if let Some(without) = without {
             std::thread::sleep(Duration::from_secs(2));
-            assert!(!is_attached(), "it works without {without}");
+            assert!(!works(), "it works without {without}");
         } else {
-            wait_for(SOON, "the program is attached", is_attached);
+            wait_for(SOON, "program and tunnel are there", works);
             lab.check_arrivals([udp("10.0.0.1:5", "192.168.0.1:9").dropped()]);
         }
         drop(agent);

@@ -22,6 +22,7 @@ use headgate_kernel_tests::{
 };
 use headgate_layout::{
     flows::{self, Flow, Shared},
+    settling::{PLACEMENTS, Placement},
     verdict::{Action, Count, Reason},
 };
 use headgate_packet::{
@@ -34,6 +35,7 @@ use headgate_packet::{
     judge::{Cause, Environment, Verdict, judge},
     parse::Addresses,
     report::report,
+    settling::{HostPlacements, placed},
     tables::HostTables,
 };
 use serde_json::Value;
@@ -47,6 +49,8 @@ pub(crate) struct Compiled {
     pub(crate) rules: BTreeMap<String, u32>,
     block: Vec<u64>,
     flows: Option<Flows>,
+    placements: Vec<Placement>,
+    memory: Memory,
     interface: Interface,
 }
 
@@ -93,12 +97,15 @@ impl Compiled {
             lower: None,
             has_default_route: true,
         };
-        let wanted = Wanted::of(objects, next_hops, interface.clone());
+        let memory = Memory::default();
+        let wanted = Wanted::of(objects, next_hops, interface.clone(), &memory);
         node.converge(&wanted.state);
         Self {
             block: wanted.block(),
             flows: wanted.state.flows.then(Flows::new),
+            placements: (0..PLACEMENTS).map(|_| Placement::new_zeroed()).collect(),
             rules: wanted.rules,
+            memory: wanted.memory,
             interface,
             node,
         }
@@ -106,10 +113,11 @@ impl Compiled {
 
     /// Enforces these objects instead.
     pub(crate) fn change(&mut self, objects: &[Value], next_hops: BTreeMap<IpAddr, NextHop>) {
-        let wanted = Wanted::of(objects, next_hops, self.interface.clone());
+        let wanted = Wanted::of(objects, next_hops, self.interface.clone(), &self.memory);
         self.node.converge(&wanted.state);
         self.block = wanted.block();
         self.rules = wanted.rules;
+        self.memory = wanted.memory;
     }
 
     /// What the host makes of `frame`.
@@ -150,6 +158,7 @@ impl Compiled {
         Host {
             tables: HostTables::new(&self.block),
             flows: &self.flows,
+            placements: &self.placements,
         }
     }
 
@@ -194,10 +203,16 @@ impl Compiled {
 struct Wanted {
     state: DatapathState,
     rules: BTreeMap<String, u32>,
+    memory: Memory,
 }
 
 impl Wanted {
-    fn of(objects: &[Value], next_hops: BTreeMap<IpAddr, NextHop>, interface: Interface) -> Self {
+    fn of(
+        objects: &[Value],
+        next_hops: BTreeMap<IpAddr, NextHop>,
+        interface: Interface,
+        memory: &Memory,
+    ) -> Self {
         let facts = NodeFacts {
             name: "node".to_owned(),
             labels: BTreeMap::new(),
@@ -210,7 +225,7 @@ impl Wanted {
             unreadable: Vec::new(),
             endpoints: None,
         };
-        let compilation = compile(&snapshot, &facts, &Memory::default(), Seconds(0));
+        let compilation = compile(&snapshot, &facts, memory, Seconds(0));
         // Where backends answer is made up: see `ARRIVED`.
         let unexpected = |finding: &&Finding| finding.reason != FindingReason::RepliesUnseen;
         let unexpected: Vec<_> = compilation.findings.iter().filter(unexpected).collect();
@@ -228,6 +243,7 @@ impl Wanted {
         });
         Self {
             rules: rules.chain(ports).chain(ranges).collect(),
+            memory: compilation.memory,
             state,
         }
     }
@@ -264,6 +280,7 @@ impl Flows {
 struct Host<'a> {
     tables: HostTables<'a>,
     flows: &'a Option<Flows>,
+    placements: &'a [Placement],
 }
 
 impl Host<'_> {
@@ -275,13 +292,25 @@ impl Host<'_> {
             length: verdict.length,
             ifindex: ARRIVED.0,
         };
+        let placements = || {
+            Some(HostPlacements {
+                placements: self.placements,
+                now: 1,
+            })
+        };
         match Subject::from_word(verdict.backend) {
             Some(subject) => {
-                let departure = icmp::pass_on(frame, subject, &passing, &self.tables, flows);
+                let tables = &self.tables;
+                let departure = icmp::pass_on(frame, subject, &passing, tables, flows, placements);
                 departure.map_err(Refusal::from)
             }
             None => {
                 let next = match depart(frame, &passing, &self.tables, flows)? {
+                    Next::Settles => {
+                        let backend = placed(frame, &self.tables, passing.backend, placements);
+                        let passing = Passing { backend, ..passing };
+                        depart(frame, &passing, &self.tables, flows)?
+                    }
                     Next::Opens => {
                         let flow =
                             open(frame, passing.backend, passing.ifindex, &self.tables, flows)?;

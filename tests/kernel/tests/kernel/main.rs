@@ -16,7 +16,9 @@ mod object;
 mod real_lists;
 mod refusals;
 mod replacing;
+mod settling;
 mod translating;
+mod tunnelling;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         attaching::trials(),
         balancing::trials(),
         translating::trials(),
+        tunnelling::trials(),
         captured_frames::trials(),
         counting::trials(),
         facts::trials(),
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         real_lists::trials(),
         refusals::trials(),
         replacing::trials(),
+        settling::trials(),
     ]
     .into_iter()
     .flatten()

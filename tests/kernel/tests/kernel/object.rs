@@ -40,7 +40,11 @@ fn kind_of(spec: &MapSpec) -> u32 {
 fn maps_of_object() {
     let object = Object::parse(OBJECT).expect("an object");
     let mut named = 0;
-    for spec in maps::SHARED.iter().chain([&maps::TABLES]) {
+    for spec in maps::SHARED
+        .iter()
+        .chain(&maps::TUNNEL_MAPS)
+        .chain([&maps::TABLES])
+    {
         let name = match spec.name {
             name if name == maps::MONITORED.name => maps::MONITORED_SECTION,
             name => name,
@@ -60,17 +64,26 @@ fn maps_of_object() {
     }
     // The rest is what is compiled in at load time.
     assert_eq!(object.maps.len(), named + 1, "{:?}", object.maps.keys());
-    let template = object.maps[maps::TABLES.name].inner().expect("a template");
-    let block = maps::table_block(64);
-    assert_eq!(template.map_type(), kind_of(&block));
-    assert_eq!(template.max_entries(), block.max_entries);
+    for name in [maps::TABLES.name, maps::TUNNEL.name] {
+        let template = object.maps[name].inner().expect("a template");
+        let block = maps::table_block(64);
+        assert_eq!(template.map_type(), kind_of(&block));
+        assert_eq!(template.max_entries(), block.max_entries);
+    }
 }
 
 fn program() {
     let object = Object::parse(OBJECT).expect("an object");
     let mut names: Vec<_> = object.programs.keys().collect();
     names.sort();
-    assert_eq!(names, ["headgate", "headgate_egress", "headgate_filter"]);
+    let expected = [
+        "headgate",
+        "headgate_egress",
+        "headgate_filter",
+        "headgate_tunnel_in",
+        "headgate_tunnel_out",
+    ];
+    assert_eq!(names, expected);
     for name in ["headgate", "headgate_filter"] {
         let section = &object.programs[name].section;
         let frags = matches!(section, aya_obj::ProgramSection::Xdp { frags: true, .. });

@@ -1,8 +1,10 @@
 //! `headgate lb get`.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use clap::Args;
 
-use super::view::{self, FrontendView, ServiceView};
+use super::view::{self, FrontendView, ServiceView, SettlingView};
 use crate::{
     arguments::InstanceArguments,
     outcome::{CliError, Outcome},
@@ -50,6 +52,12 @@ fn table(service: &ServiceView) -> String {
             [backend.end().to_string(), weight, backend.way()]
         });
         text.push_str(&columns(["BACKEND", "WEIGHT", "NEXT HOP"], rows));
+        text.push_str(
+            &frontend
+                .settling
+                .as_ref()
+                .map_or_else(String::new, settling),
+        );
     }
     if let Some(limits) = &service.source_ranges {
         let dropped = format!(
@@ -63,6 +71,22 @@ fn table(service: &ServiceView) -> String {
     let findings = service.findings.iter().map(ToString::to_string);
     text.push_str(&section("Findings", findings));
     text
+}
+
+fn settling(settling: &SettlingView) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let left = settling
+        .until
+        .saturating_sub(now.map_or(0, |now| now.as_secs()));
+    let minutes = left.div_ceil(60);
+    let text = format!("settling: connections stay with former backends for {minutes} min more");
+    match settling.draining.as_slice() {
+        [] => format!("{text}\n"),
+        draining => {
+            let draining: Vec<_> = draining.iter().map(ToString::to_string).collect();
+            format!("{text}, and drain from {}\n", draining.join(", "))
+        }
+    }
 }
 
 fn headline(frontend: &FrontendView) -> String {

@@ -73,6 +73,9 @@ struct Place {
     ring_entry: u32,
     ring_size: u32,
     backend: BackendView,
+    /// Where it goes instead if it began before a change of backends from which the service settles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    former_backend: Option<IpAddr>,
 }
 
 pub(super) fn run(arguments: &TraceArguments) -> Result<Outcome, CliError> {
@@ -131,7 +134,11 @@ fn place(frontend: &FrontendView, asked: &TraceArguments, protocol: ServiceProto
         &backends,
         frontend.ring_size,
     );
+    let history = frontend.settling.as_ref().map(|settling| &settling.history);
+    let former_backend =
+        history.and_then(|history| services::former_place_of(asked.client, asked.service, history));
     Place {
+        former_backend,
         ring_entry,
         ring_size: frontend.ring_size,
         backend: frontend.backends[number].clone(),
@@ -148,6 +155,10 @@ fn table(trace: &Trace) -> String {
         rows.push(("Ring entry", entry));
         rows.push(("Backend", place.backend.end().to_string()));
         rows.push(("Next hop", place.backend.way()));
+        if let Some(former) = place.former_backend {
+            let stays = format!("what began before backends changed stays with {former}");
+            rows.push(("Settling", stays));
+        }
     }
     rows.extend(trace.dropped.clone().map(|why| ("Dropped", why)));
     fields(rows)

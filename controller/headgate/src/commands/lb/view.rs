@@ -3,11 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use headgate_agent::ways;
 use headgate_compile::{
-    compilation::ServiceSummary, endpoints::Member, finding::Finding, node::NextHop,
+    compilation::{FrontendSummary, ServiceSummary},
+    endpoints::Member,
+    finding::Finding,
+    node::NextHop,
+    services::History,
 };
 use headgate_crds::{Forwarding, Kind};
 use serde::Serialize;
@@ -62,6 +67,31 @@ pub(super) struct FrontendView {
     pub(super) packets: Option<u64>,
     pub(super) bytes: Option<u64>,
     pub(super) backends: Vec<BackendView>,
+    /// Present while connections stay with former backends after a change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) settling: Option<SettlingView>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SettlingView {
+    /// When it ends, in seconds since 1970.
+    pub(super) until: u64,
+    /// Backends of weight 0, which keep their connections until then.
+    pub(super) draining: Vec<IpAddr>,
+    #[serde(skip)]
+    pub(super) history: Arc<History>,
+}
+
+impl SettlingView {
+    fn of(frontend: &FrontendSummary) -> Option<Self> {
+        let history = frontend.settling.as_ref()?;
+        Some(Self {
+            until: history.settles_at()?.0,
+            draining: history.draining(frontend.address.is_ipv4()).collect(),
+            history: Arc::clone(history),
+        })
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -149,6 +179,7 @@ pub(super) fn read(place: &InstanceArguments) -> Result<Vec<ServiceView>, CliErr
                 packets: count.map(|count| count.packets),
                 bytes: count.map(|count| count.bytes),
                 backends: frontend.backends.iter().map(backend).collect(),
+                settling: SettlingView::of(frontend),
             }
         });
         let source_ranges = service.source_ranges.as_ref().map(|ranges| {

@@ -9,6 +9,7 @@ use headgate_compile::{
     node::{Interface, InterfaceKind, NodeFacts},
     services::backends,
     snapshot::{Content, Uid},
+    tunnel::endpoints,
 };
 use headgate_datapath::{
     diff::diff,
@@ -123,6 +124,8 @@ fn compiled(directory: &Path, node: &NodeFacts, memory: &Memory) -> Result<Compi
         &node.name,
         &node.labels,
     ))?;
+    let endpoints = endpoints(&resources.snapshot, memory, &node.labels);
+    node.underlays = facts::underlays(&endpoints)?;
     let mut compilation = compile(&resources.snapshot, &node, memory, now());
     compilation.findings.extend(resources.left_aside);
     Ok(compilation)

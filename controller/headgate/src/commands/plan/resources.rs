@@ -86,6 +86,11 @@ fn summary(content: &Content) -> Vec<String> {
             }
         ),
         Content::Pool(pool) => count(pool.cidrs.len(), "address range"),
+        Content::Peer(peer) => format!(
+            "{} behind {}",
+            peer.spec.pod_cidrs.join(", "),
+            peer.spec.endpoint
+        ),
     }]
 }
 
@@ -94,6 +99,7 @@ fn differences(old: &Content, new: &Content) -> Vec<String> {
         (Content::Policy(old), Content::Policy(new)) => policy_differences(old, new),
         (Content::Group(old), Content::Group(new)) => group_differences(old, new),
         (Content::Service(old), Content::Service(new)) => fields_that_differ(&old.spec, &new.spec),
+        (Content::Peer(old), Content::Peer(new)) => fields_that_differ(&old.spec, &new.spec),
         (Content::Pool(old), Content::Pool(new)) => fields_that_differ(old.as_ref(), new.as_ref()),
         // A uid belongs to one kind.
         _ => Vec::new(),

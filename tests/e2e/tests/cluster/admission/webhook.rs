@@ -96,7 +96,11 @@ impl Guarded {
         // A test may have changed the definitions.
         self.control_plane.install_crds();
         self.unregister();
-        let kinds = ["delete", "xdppolicies,cidrgroups,lbs,addresspools", "--all"];
+        let kinds = [
+            "delete",
+            "xdppolicies,cidrgroups,lbs,addresspools,tunnelpeers",
+            "--all",
+        ];
         self.kubectl().run(&kinds);
         if self.webhook.is_none() {
             self.start(Lifetimes::default());

@@ -1,0 +1,480 @@
+//! Which peers of the tunnel stand, and what they come to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use headgate_crds::{IpNet, TunnelPeerSpec, device_address};
+use headgate_datapath::{
+    failsafe::Prefix,
+    state::{Block, DatapathState},
+    tunnel::{DEVICE, MacAddress, Neighbours, Routes, Tunnel, TunnelDevice, TunnelRoute},
+};
+
+use super::{
+    Compiler,
+    fallback::Draft,
+    finding,
+    summary::{PeerSummary, TunnelSummary},
+};
+use crate::{
+    adopt::{self, Version},
+    classifier::TooLarge,
+    finding::{Finding, FindingReason, Severity},
+    select::{self, Remark},
+    snapshot::{Content, JoinedPeer, Uid},
+    tunnel::{RemotePeer, gateway, overhead, tables},
+};
+
+/// The least that IPv6 asks of a link.
+const LEAST_OF_IPV6: u32 = 1_280;
+
+/// The device's MTU where no way to a peer is known.
+const USUAL_MTU: u32 = 1_450;
+
+/// What peers come to.
+#[derive(Default)]
+pub(super) struct Joined {
+    pub tunnel: Option<(Tunnel, Block)>,
+    pub peers: Vec<PeerSummary>,
+}
+
+impl Joined {
+    pub(super) fn put_into(self, state: &mut DatapathState) -> Vec<PeerSummary> {
+        if let Some((tunnel, block)) = self.tunnel {
+            state.tunnel = Some(tunnel);
+            state.blocks.insert(block.digest(), block);
+        }
+        self.peers
+    }
+}
+
+impl Compiler<'_> {
+    /// A peer that contradicts another, or this node, falls back to its last good content. Of two that
+    /// contradict each other the node's own stands, else the one in effect, else the older, else the first
+    /// by name.
+    pub(super) fn fall_back_where_not_joined(&self, draft: &mut Draft) {
+        // What nobody has judged for this node must not pass for what was good here.
+        draft.versions.retain(|_, version| match &version.content {
+            Content::Peer(peer) => select::concerns(peer.spec.node_selector.as_ref(), self.node),
+            _ => true,
+        });
+        let mut book = Book::of(self, &draft.versions);
+        for uid in self.peers_by_age(&draft.versions) {
+            let Some((version, peer)) = peer_in(&draft.versions, &uid) else {
+                continue;
+            };
+            let Some(remark) = self.objection(&uid, &peer.spec, &book) else {
+                book.take(self, &version.name.name, &peer.spec);
+                continue;
+            };
+            let good = self.last_joined(&uid);
+            let good = good.filter(|(_, spec)| self.objection(&uid, spec, &book).is_none());
+            if let Some((good, spec)) = good {
+                book.take(self, &good.name.name, spec);
+            }
+            let good = good.map(|(good, _)| good);
+            let outcome = adopt::outcome(good, self.memory);
+            let message = format!("{}; {outcome}", remark.message);
+            let remark = Remark { message, ..remark };
+            draft.findings.push(finding(&version, remark));
+            draft.fall_back(&uid, good);
+        }
+    }
+
+    fn last_joined(&self, uid: &Uid) -> Option<(&Version, &TunnelPeerSpec)> {
+        let good = self.candidates.get(uid)?.last_good.as_ref()?;
+        let Content::Peer(peer) = &good.content else {
+            return None;
+        };
+        let concerns = select::concerns(peer.spec.node_selector.as_ref(), self.node);
+        concerns.then_some((good, &peer.spec))
+    }
+
+    fn peers_by_age(&self, versions: &BTreeMap<Uid, Version>) -> Vec<Uid> {
+        let peers = versions.iter().filter_map(|(uid, version)| {
+            let Content::Peer(peer) = &version.content else {
+                return None;
+            };
+            let is_other = !self.is_own(&peer.spec);
+            let is_new = !self.memory.last_good.contains_key(uid);
+            let created = peer.created.unwrap_or(i64::MAX);
+            let name = version.name.name.clone();
+            Some((is_other, is_new, created, name, uid.clone()))
+        });
+        let mut peers: Vec<_> = peers.collect();
+        peers.sort();
+        peers.into_iter().map(|(.., uid)| uid).collect()
+    }
+
+    /// Whether the peer is this node.
+    fn is_own(&self, spec: &TunnelPeerSpec) -> bool {
+        self.node.addresses.contains(&spec.endpoint_address())
+    }
+
+    /// Bytes of an inner packet on the way to the peer, where that is known.
+    fn inner_mtu(&self, spec: &TunnelPeerSpec) -> Option<u32> {
+        let endpoint = spec.endpoint_address();
+        let underlay = self.node.underlays.get(&endpoint)?;
+        Some(underlay.mtu.saturating_sub(overhead(endpoint)))
+    }
+
+    /// Why this content of a peer cannot be in effect here.
+    fn objection(&self, uid: &Uid, spec: &TunnelPeerSpec, book: &Book) -> Option<Remark> {
+        if let Some(reason) = &self.node.no_balancer {
+            let message =
+                format!("{reason}; leave this node out by nodeSelector, or run another kernel");
+            return Some(stalled(FindingReason::Unsupported, "", message));
+        }
+        if let Some(message) = self.taken_port(spec, book) {
+            return Some(stalled(FindingReason::PortTaken, "spec.port", message));
+        }
+        if let Some((index, other)) = book.holder(uid, spec) {
+            let message = format!(
+                "{} is a network of TunnelPeer/{other}; list it once, or split it: the longer prefix wins",
+                spec.pod_cidrs[index]
+            );
+            let path = format!("spec.podCIDRs[{index}]");
+            return Some(stalled(FindingReason::AddressTaken, &path, message));
+        }
+        if let Some(message) = book.loops(spec, self.is_own(spec)) {
+            let reason = FindingReason::EndpointInTunnel;
+            return Some(stalled(reason, "spec.endpoint", message));
+        }
+        self.too_narrow(spec, book)
+    }
+
+    fn taken_port(&self, spec: &TunnelPeerSpec, book: &Book) -> Option<String> {
+        let port = spec.port;
+        if let Some(device) = self.node.vxlan_ports.get(&port) {
+            return Some(format!(
+                "UDP port {port} is taken on this node by the device {device}; remove that, or give all peers another port"
+            ));
+        }
+        let (taken, other) = book.port.as_ref().filter(|(taken, _)| *taken != port)?;
+        Some(format!(
+            "TunnelPeer/{other} listens at {taken}, and all peers of a node must listen at one port; give them the same"
+        ))
+    }
+
+    /// The device has one MTU: the peer must suit those that stand, and they must suit it.
+    fn too_narrow(&self, spec: &TunnelPeerSpec, book: &Book) -> Option<Remark> {
+        let mtu = self.inner_mtu(spec).filter(|_| !self.is_own(spec));
+        let mtu = mtu.into_iter().chain(book.mtu).min()?;
+        let is_v6 = |network: &IpNet| matches!(network, IpNet::V6(_));
+        let mut taken = book.taken.iter().filter(|(_, (_, is_own))| !is_own);
+        let uses_v6 = spec.networks().iter().any(is_v6) || taken.any(|(network, _)| is_v6(network));
+        (uses_v6 && mtu < LEAST_OF_IPV6).then(|| {
+            let message = format!(
+                "the way to the peers takes inner packets of {mtu} bytes, and IPv6 networks need {LEAST_OF_IPV6}; raise the MTU of the network below, or list no IPv6 networks"
+            );
+            stalled(FindingReason::MtuTooSmall, "spec.podCIDRs", message)
+        })
+    }
+
+    /// The tunnel to the peers that stand.
+    pub(super) fn join(
+        &self,
+        versions: &BTreeMap<Uid, Version>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Joined, TooLarge> {
+        let standing: Vec<Standing<'_>> = versions
+            .iter()
+            .filter_map(|(uid, version)| match &version.content {
+                Content::Peer(peer) => Some(Standing {
+                    uid,
+                    version,
+                    spec: &peer.spec,
+                    networks: peer.spec.networks(),
+                    is_own: self.is_own(&peer.spec),
+                }),
+                _ => None,
+            })
+            .collect();
+        let own = standing.iter().find(|peer| peer.is_own);
+        let others: Vec<&Standing<'_>> = standing.iter().filter(|peer| !peer.is_own).collect();
+        for peer in &others {
+            findings.extend(self.unreachable(peer));
+        }
+        let tunnel = self.tunnel(own, &others)?;
+        let device = tunnel.as_ref().map(|(tunnel, _)| tunnel.device);
+        let peers = standing.iter().map(|peer| self.peer_summary(peer, device));
+        Ok(Joined {
+            peers: peers.collect(),
+            tunnel,
+        })
+    }
+
+    fn unreachable(&self, peer: &Standing<'_>) -> Option<Finding> {
+        let endpoint = peer.spec.endpoint_address();
+        let is_known = self.node.underlays.contains_key(&endpoint);
+        (!is_known).then(|| {
+            finding(
+                peer.version,
+                Remark {
+                    severity: Severity::Pending,
+                    reason: FindingReason::NextHopUnknown,
+                    path: "spec.endpoint".to_owned(),
+                    message: format!(
+                        "this node has no route to {endpoint}; add one, or correct the endpoint"
+                    ),
+                },
+            )
+        })
+    }
+
+    fn tunnel(
+        &self,
+        own: Option<&Standing<'_>>,
+        others: &[&Standing<'_>],
+    ) -> Result<Option<(Tunnel, Block)>, TooLarge> {
+        let underlay = |peer: &Standing<'_>| self.node.underlays.get(&peer.spec.endpoint_address());
+        let local = others.iter().find_map(|peer| underlay(peer)?.local);
+        let mac = own.map(|own| own.spec.device_address());
+        let Some(mac) = mac.or(local.map(device_address)) else {
+            return Ok(None);
+        };
+        let Some(first) = others.first() else {
+            return Ok(None);
+        };
+        let port = first.spec.port;
+        let mtu = others.iter().filter_map(|peer| self.inner_mtu(peer.spec));
+        let device = TunnelDevice {
+            port,
+            mtu: mtu.min().unwrap_or(USUAL_MTU),
+            mac: MacAddress(mac),
+        };
+        let remotes: Vec<RemotePeer> = others
+            .iter()
+            .map(|peer| RemotePeer {
+                networks: peer.networks.clone(),
+                endpoint: peer.spec.endpoint_address(),
+                local: underlay(peer).and_then(|underlay| underlay.local),
+                vni: peer.spec.vni,
+                accepted_vni: own.map_or(peer.spec.vni, |own| own.spec.vni),
+            })
+            .collect();
+        let block = tables(&remotes, port)?;
+        let (neighbours, routes) = self.ways(own, others, &remotes);
+        let tunnel = Tunnel {
+            device,
+            tables: block.digest(),
+            neighbours,
+            routes,
+        };
+        Ok(Some((tunnel, block)))
+    }
+
+    /// What sends packets to the device.
+    fn ways(
+        &self,
+        own: Option<&Standing<'_>>,
+        others: &[&Standing<'_>],
+        remotes: &[RemotePeer],
+    ) -> (Neighbours, Routes) {
+        let (mut neighbours, mut routes) = (Neighbours::new(), Routes::new());
+        for (peer, remote) in others.iter().zip(remotes) {
+            let mac = MacAddress(peer.spec.device_address());
+            for network in &remote.networks {
+                let gateway = gateway(*network, remote.endpoint);
+                neighbours.insert(gateway, mac);
+                let source = self.source(own, *network, remote.local);
+                let prefix = Prefix {
+                    address: network.network(),
+                    length: network.prefix_len(),
+                };
+                routes.insert(prefix, TunnelRoute { gateway, source });
+            }
+        }
+        (neighbours, routes)
+    }
+
+    /// What the node's own packets to `network` come from, so that answers come back: an address of its own
+    /// in its own networks, which come back through the tunnel, else the one that the peer knows it by.
+    fn source(
+        &self,
+        own: Option<&Standing<'_>>,
+        network: IpNet,
+        local: Option<IpAddr>,
+    ) -> Option<IpAddr> {
+        let is_v4 = matches!(network, IpNet::V4(_));
+        let is_of_family = |address: &IpAddr| address.is_ipv4() == is_v4;
+        let own = own.map_or(&[][..], |own| own.networks.as_slice());
+        let addresses = self.node.addresses.iter().filter(|a| is_of_family(a));
+        let mut inside = addresses.filter(|a| own.iter().any(|network| network.contains(*a)));
+        inside.next().copied().or(local.filter(is_of_family))
+    }
+
+    fn peer_summary(&self, peer: &Standing<'_>, device: Option<TunnelDevice>) -> PeerSummary {
+        let candidate = &self.candidates[peer.uid];
+        let read = candidate.present.as_ref().unwrap_or(peer.version);
+        let endpoint = peer.spec.endpoint_address();
+        let underlay = self.node.underlays.get(&endpoint);
+        PeerSummary {
+            name: peer.version.name.name.clone(),
+            place: read.place.clone(),
+            generation: candidate.generation,
+            effective: Some(peer.version.generation),
+            selected: true,
+            is_own: peer.is_own,
+            endpoint,
+            networks: texts(&peer.networks),
+            vni: peer.spec.vni,
+            mac: MacAddress(peer.spec.device_address()).to_string(),
+            local: underlay.and_then(|underlay| underlay.local),
+            tunnel: device.filter(|_| !peer.is_own).map(|device| TunnelSummary {
+                device: DEVICE.to_owned(),
+                port: device.port,
+                mtu: device.mtu,
+                mac: device.mac.to_string(),
+            }),
+        }
+    }
+
+    /// Peers that exist and have nothing in effect here.
+    pub(super) fn peers_not_in_effect(&self, listed: &[PeerSummary]) -> Vec<PeerSummary> {
+        let listed: BTreeSet<&str> = listed.iter().map(|peer| peer.name.as_str()).collect();
+        let candidates = self.candidates.values().filter_map(|candidate| {
+            let version = candidate
+                .present
+                .as_ref()
+                .or(candidate.last_good.as_ref())?;
+            let Content::Peer(peer) = &version.content else {
+                return None;
+            };
+            let unlisted = !listed.contains(version.name.name.as_str());
+            unlisted.then(|| PeerSummary {
+                name: version.name.name.clone(),
+                place: version.place.clone(),
+                generation: candidate.generation,
+                effective: None,
+                selected: select::concerns(peer.spec.node_selector.as_ref(), self.node),
+                is_own: self.is_own(&peer.spec),
+                endpoint: peer.spec.endpoint_address(),
+                networks: texts(&peer.spec.networks()),
+                vni: peer.spec.vni,
+                mac: MacAddress(peer.spec.device_address()).to_string(),
+                local: None,
+                tunnel: None,
+            })
+        });
+        candidates.collect()
+    }
+}
+
+/// A peer that stands.
+struct Standing<'a> {
+    uid: &'a Uid,
+    version: &'a Version,
+    spec: &'a TunnelPeerSpec,
+    networks: Vec<IpNet>,
+    is_own: bool,
+}
+
+/// Who has which network, and what all peers have in common.
+#[derive(Default)]
+struct Book {
+    /// Networks in effect and still asked for by their holder, who is not asked to give them up.
+    held: BTreeMap<IpNet, (Uid, String)>,
+    /// What was given in this attempt, and whether to the node itself.
+    taken: BTreeMap<IpNet, (String, bool)>,
+    endpoints: BTreeMap<IpAddr, String>,
+    port: Option<(u16, String)>,
+    mtu: Option<u32>,
+}
+
+impl Book {
+    fn of(compiler: &Compiler<'_>, versions: &BTreeMap<Uid, Version>) -> Self {
+        let mut book = Self::default();
+        for (uid, version) in versions {
+            let (Content::Peer(peer), Some((_, good))) =
+                (&version.content, compiler.last_joined(uid))
+            else {
+                continue;
+            };
+            let asked: BTreeSet<IpNet> = peer.spec.networks().into_iter().collect();
+            let held = good.networks().into_iter().filter(|n| asked.contains(n));
+            let holder = (uid.clone(), version.name.name.clone());
+            book.held
+                .extend(held.map(|network| (network, holder.clone())));
+        }
+        book
+    }
+
+    /// The first network that another has, by its place in the list.
+    fn holder(&self, uid: &Uid, spec: &TunnelPeerSpec) -> Option<(usize, &str)> {
+        let of_other = |network: &IpNet| {
+            let held = self.held.get(network).filter(|(holder, _)| holder != uid);
+            let taken = self.taken.get(network).map(|(name, _)| name);
+            taken.or(held.map(|(_, name)| name))
+        };
+        let cidrs = spec.pod_cidrs.iter().enumerate();
+        let mut networks = cidrs.filter_map(|(index, text)| {
+            let network = headgate_crds::parse_cidr(text).ok()?.trunc();
+            Some((index, of_other(&network)?.as_str()))
+        });
+        networks.next()
+    }
+
+    /// Why packets to an endpoint would go through the tunnel again.
+    fn loops(&self, spec: &TunnelPeerSpec, is_own: bool) -> Option<String> {
+        let endpoint = spec.endpoint_address();
+        let around = self
+            .taken
+            .iter()
+            .find(|(network, (_, is_own))| !is_own && network.contains(&endpoint));
+        if let Some((network, (name, _))) = around.filter(|_| !is_own) {
+            return Some(format!(
+                "{endpoint} lies in {network}, which is reached through TunnelPeer/{name}; give an address in the network below"
+            ));
+        }
+        let networks = spec.networks();
+        let mut inside = self.endpoints.iter();
+        let inside = inside.find_map(|(endpoint, name)| {
+            let network = networks.iter().find(|network| network.contains(endpoint))?;
+            Some((endpoint, name, network))
+        });
+        let (endpoint, name, network) = inside.filter(|_| !is_own)?;
+        Some(format!(
+            "the endpoint {endpoint} of TunnelPeer/{name} lies in {network}, and could not be reached any more; list networks without it"
+        ))
+    }
+
+    fn take(&mut self, compiler: &Compiler<'_>, name: &str, spec: &TunnelPeerSpec) {
+        let is_own = compiler.is_own(spec);
+        let networks = spec.networks().into_iter();
+        self.taken
+            .extend(networks.map(|network| (network, (name.to_owned(), is_own))));
+        self.endpoints
+            .insert(spec.endpoint_address(), name.to_owned());
+        self.port
+            .get_or_insert_with(|| (spec.port, name.to_owned()));
+        if !is_own {
+            let mtu = compiler.inner_mtu(spec);
+            self.mtu = self.mtu.into_iter().chain(mtu).min();
+        }
+    }
+}
+
+fn stalled(reason: FindingReason, path: &str, message: String) -> Remark {
+    Remark {
+        severity: Severity::Stalled,
+        reason,
+        path: path.to_owned(),
+        message,
+    }
+}
+
+fn texts(networks: &[IpNet]) -> Vec<String> {
+    networks.iter().map(IpNet::to_string).collect()
+}
+
+fn peer_in(versions: &BTreeMap<Uid, Version>, uid: &Uid) -> Option<(Version, Arc<JoinedPeer>)> {
+    let version = versions.get(uid)?;
+    match &version.content {
+        Content::Peer(peer) => Some((version.clone(), Arc::clone(peer))),
+        _ => None,
+    }
+}

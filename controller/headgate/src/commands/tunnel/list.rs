@@ -1,0 +1,74 @@
+//! `headgate tunnel list`.
+
+use clap::Args;
+
+use super::view::{self, TunnelView};
+use crate::{
+    arguments::InstanceArguments,
+    outcome::{CliError, Outcome},
+    output::{OutputArguments, columns},
+};
+
+/// List the peers of this node's tunnel, its device, and what became of packets there.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+State of a peer:
+  Enforced     packets go to it, and come from it; of the node itself: nothing is to be done
+  NotSelected  its nodeSelector does not select this node
+  Pending      it waits for something, such as a route to its endpoint
+  Outdated     device, programs, tables, neighbours or routes are not as wanted
+  NotEnforced  there is no tunnel
+  Stalled      its present content is refused; the last good one, if any, stays in effect")]
+pub(super) struct ListArguments {
+    #[command(flatten)]
+    output: OutputArguments,
+
+    #[command(flatten)]
+    place: InstanceArguments,
+}
+
+pub(super) fn run(arguments: &ListArguments) -> Result<Outcome, CliError> {
+    let view = view::read(&arguments.place)?;
+    arguments.output.show(&view, table)?;
+    Ok(Outcome::Fine)
+}
+
+fn table(view: &TunnelView) -> String {
+    let rows = view.peers.iter().map(|peer| {
+        let summary = &peer.summary;
+        let itself = if summary.is_own { " (this node)" } else { "" };
+        [
+            summary.name.clone(),
+            format!("{}{itself}", summary.endpoint),
+            summary.vni.to_string(),
+            summary.networks.join(", "),
+            format!("{:?}", peer.state),
+        ]
+    });
+    let mut text = columns(["PEER", "ENDPOINT", "VNI", "NETWORKS", "STATE"], rows);
+    if let Some(device) = &view.device {
+        let reason = device.reason.as_ref().map(|reason| format!(": {reason}"));
+        text.push_str(&format!(
+            "\n{}: UDP port {}, MTU {}, {}: {:?}{}\n",
+            device.name,
+            device.port,
+            device.mtu,
+            device.mac,
+            device.state,
+            reason.unwrap_or_default(),
+        ));
+    }
+    if !view.counters.is_empty() {
+        let rows = view.counters.iter().map(|counter| {
+            [
+                counter.event.to_owned(),
+                if counter.dropped { "dropped" } else { "" }.to_owned(),
+                counter.packets.to_string(),
+                counter.bytes.to_string(),
+            ]
+        });
+        text.push('\n');
+        text.push_str(&columns(["EVENT", "", "PACKETS", "BYTES"], rows));
+    }
+    text
+}

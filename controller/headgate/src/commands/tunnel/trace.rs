@@ -1,0 +1,120 @@
+//! `headgate tunnel trace`.
+
+use std::net::IpAddr;
+
+use clap::Args;
+use headgate_datapath::tunnel::DEVICE;
+use serde::Serialize;
+
+use super::view::{self, PeerView, TunnelView};
+use crate::{
+    arguments::InstanceArguments,
+    outcome::{CliError, Outcome},
+    output::{OutputArguments, section},
+};
+
+/// Tell what becomes of a packet between two addresses at this node's tunnel, hook by hook.
+///
+/// No packet is sent, and no policy asked. Where neither address is a peer's, there is nothing to tell.
+#[derive(Args, Debug)]
+pub(super) struct TraceArguments {
+    /// Source of the packet.
+    source: IpAddr,
+
+    /// Destination of the packet.
+    destination: IpAddr,
+
+    #[command(flatten)]
+    output: OutputArguments,
+
+    #[command(flatten)]
+    place: InstanceArguments,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Trace {
+    /// Where it leaves this node for a peer.
+    sent: Vec<String>,
+    /// Where it comes to this node from a peer.
+    received: Vec<String>,
+}
+
+pub(super) fn run(arguments: &TraceArguments) -> Result<Outcome, CliError> {
+    let view = view::read(&arguments.place)?;
+    let (source, destination) = (arguments.source, arguments.destination);
+    if source.is_ipv4() != destination.is_ipv4() {
+        return Err(CliError::TwoFamilies);
+    }
+    let trace = Trace {
+        sent: sent(&view, destination),
+        received: received(&view, source),
+    };
+    arguments.output.show(&trace, |trace| {
+        let sent = section("Sent", trace.sent.iter().cloned());
+        sent + &section("Received", trace.received.iter().cloned())
+    })?;
+    Ok(Outcome::Fine)
+}
+
+/// The peer of the longest prefix around an address.
+fn owner(view: &TunnelView, address: IpAddr) -> Option<&PeerView> {
+    let joined = view.peers.iter().filter(|peer| peer.is_joined());
+    let around = joined.filter_map(|peer| Some((peer.prefix_of(address)?, peer)));
+    around
+        .max_by_key(|(length, _)| *length)
+        .map(|(_, peer)| peer)
+}
+
+fn sent(view: &TunnelView, destination: IpAddr) -> Vec<String> {
+    let (Some(peer), Some(device)) = (owner(view, destination), &view.device) else {
+        return vec![format!(
+            "no peer has {destination}: it does not go through the tunnel"
+        )];
+    };
+    let summary = &peer.summary;
+    let length = peer.prefix_of(destination);
+    let route = peer.routes.iter().find(|route| {
+        let prefix = route.network.rsplit_once('/');
+        prefix.and_then(|(_, text)| text.parse().ok()) == length
+    });
+    let route = match route {
+        Some(route) => format!("route: {}", route.line()),
+        None => format!(
+            "route: none by {DEVICE}, see the state of TunnelPeer/{}",
+            summary.name
+        ),
+    };
+    let local = summary.local.map(|local| format!("{local} -> "));
+    vec![
+        route,
+        format!(
+            "egress of {DEVICE}, headgate_tunnel_out: TunnelPeer/{} has {destination}: VNI {}, {}{} port {}",
+            summary.name,
+            summary.vni,
+            local.unwrap_or_default(),
+            summary.endpoint,
+            device.port,
+        ),
+    ]
+}
+
+fn received(view: &TunnelView, source: IpAddr) -> Vec<String> {
+    let itself = |peer: &&PeerView| peer.is_joined() && peer.summary.endpoint == source;
+    let speaker = owner(view, source).or_else(|| view.peers.iter().find(itself));
+    let Some(peer) = speaker else {
+        return vec![format!(
+            "ingress of {DEVICE}, headgate_tunnel_in: no peer has {source}: dropped, UnknownSource"
+        )];
+    };
+    let own = view.peers.iter().find(|peer| peer.summary.is_own);
+    let vni = own.unwrap_or(peer).summary.vni;
+    vec![
+        format!(
+            "ingress of {DEVICE}, headgate_tunnel_in: {source} is TunnelPeer/{}'s: passed from {} with VNI {vni}, else dropped, SpoofedSource or WrongVni",
+            peer.summary.name, peer.summary.endpoint,
+        ),
+        "then the node's stack".to_owned(),
+    ]
+}

@@ -1,0 +1,195 @@
+//! Peers, joined with what is in force and counted.
+
+use std::net::IpAddr;
+
+use headgate_agent::report::{PortStatus, Report};
+use headgate_compile::{compilation::PeerSummary, finding::Finding};
+use headgate_crds::{Kind, parse_cidr};
+use headgate_datapath::{failsafe::Prefix, tunnel::DEVICE};
+use serde::Serialize;
+
+use crate::{
+    arguments::InstanceArguments,
+    enforcement::State,
+    live::{Live, Reading},
+    outcome::CliError,
+    resource_state::{InterfaceView, ResourceState, findings_of, state},
+};
+
+/// The tunnel of a node.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TunnelView {
+    /// Absent where no peer needs one.
+    pub(super) device: Option<DeviceView>,
+    pub(super) peers: Vec<PeerView>,
+    /// What became of packets, as far as there were any.
+    pub(super) counters: Vec<CounterView>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceView {
+    pub(super) name: String,
+    pub(super) port: u16,
+    pub(super) mtu: u32,
+    pub(super) mac: String,
+    pub(super) state: State,
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CounterView {
+    pub(super) event: &'static str,
+    pub(super) dropped: bool,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PeerView {
+    #[serde(flatten)]
+    pub(super) summary: PeerSummary,
+    pub(super) state: ResourceState,
+    /// Routes to its networks, as they are now.
+    pub(super) routes: Vec<RouteView>,
+    pub(super) findings: Vec<Finding>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RouteView {
+    pub(super) network: String,
+    pub(super) gateway: IpAddr,
+    /// Link-layer address of the gateway.
+    pub(super) mac: Option<String>,
+    pub(super) source: Option<IpAddr>,
+}
+
+impl RouteView {
+    /// As `ip route` and `ip neigh` show it.
+    pub(super) fn line(&self) -> String {
+        let source = self.source.map(|source| format!(" src {source}"));
+        let mac = self.mac.as_ref().map(|mac| format!(", at {mac}"));
+        format!(
+            "{} via {} dev {DEVICE}{}{}",
+            self.network,
+            self.gateway,
+            source.unwrap_or_default(),
+            mac.unwrap_or_default(),
+        )
+    }
+}
+
+impl PeerView {
+    /// Length of the longest of its prefixes around an address.
+    pub(super) fn prefix_of(&self, address: IpAddr) -> Option<u8> {
+        let networks = self.summary.networks.iter();
+        let networks = networks.filter_map(|text| parse_cidr(text).ok());
+        let around = networks.filter(|network| network.contains(&address));
+        around.map(|network| network.prefix_len()).max()
+    }
+
+    /// Whether packets go to it.
+    pub(super) fn is_joined(&self) -> bool {
+        self.summary.effective.is_some() && !self.summary.is_own
+    }
+}
+
+/// The tunnel as it is now.
+pub(super) fn read(place: &InstanceArguments) -> Result<TunnelView, CliError> {
+    let live = Live::read(place)?;
+    let report = live.reading.report(place)?;
+    let (standing, reason) = standing(report, &live.reading);
+    let counters = live.kernel.tunnel_counters()?.into_iter();
+    let counters = counters.filter(|(_, count)| count.packets > 0);
+    let peers = report
+        .peers
+        .iter()
+        .map(|peer| peer_view(peer, report, &live.reading, standing));
+    let peers: Vec<PeerView> = peers.collect();
+    let device = peers.iter().find_map(|peer| peer.summary.tunnel.as_ref());
+    Ok(TunnelView {
+        device: device.map(|tunnel| DeviceView {
+            name: tunnel.device.clone(),
+            port: tunnel.port,
+            mtu: tunnel.mtu,
+            mac: tunnel.mac.clone(),
+            state: standing,
+            reason,
+        }),
+        peers,
+        counters: counters
+            .map(|(event, count)| CounterView {
+                event: event.name(),
+                dropped: event.drops(),
+                packets: count.packets,
+                bytes: count.bytes,
+            })
+            .collect(),
+    })
+}
+
+/// How the tunnel stands now, and the agent's reason where it still holds.
+fn standing(report: &Report, reading: &Reading) -> (State, Option<String>) {
+    let Some(tunnel) = &report.tunnel else {
+        return (State::NotEnforced, None);
+    };
+    let reason = match &tunnel.status {
+        PortStatus::Enforced => None,
+        PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason) => Some(reason.clone()),
+    };
+    match reading.observed.tunnel.digest() {
+        Some(live) if live == tunnel.wanted => (State::Enforced, None),
+        Some(_) => (State::Outdated, reason),
+        None => (State::NotEnforced, reason),
+    }
+}
+
+fn peer_view(peer: &PeerSummary, report: &Report, reading: &Reading, standing: State) -> PeerView {
+    let findings = findings_of(report, Kind::TunnelPeer, &peer.name);
+    let interface = InterfaceView {
+        interface: DEVICE.to_owned(),
+        // The node itself needs no way to itself.
+        state: if peer.is_own {
+            State::Enforced
+        } else {
+            standing
+        },
+        reason: None,
+    };
+    let tunnel = &reading.observed.tunnel;
+    let routes = peer.networks.iter().filter_map(|text| {
+        let network = parse_cidr(text).ok()?;
+        let prefix = Prefix {
+            address: network.network(),
+            length: network.prefix_len(),
+        };
+        let route = tunnel.routes.get(&prefix)?;
+        Some(RouteView {
+            network: text.clone(),
+            gateway: route.gateway,
+            mac: tunnel
+                .neighbours
+                .get(&route.gateway)
+                .map(ToString::to_string),
+            source: route.source,
+        })
+    });
+    let joined = peer.effective.is_some() && !peer.is_own;
+    PeerView {
+        state: state(peer.selected, &[interface], &findings),
+        routes: routes.filter(|_| joined).collect(),
+        findings,
+        summary: peer.clone(),
+    }
+}
+
+/// The one called `name`.
+pub(super) fn named(view: TunnelView, name: &str) -> Result<PeerView, CliError> {
+    let names: Vec<_> = view.peers.iter().map(|p| p.summary.name.clone()).collect();
+    let found = view.peers.into_iter().find(|p| p.summary.name == name);
+    found.ok_or_else(|| CliError::no_peer(name, &names))
+}

@@ -1,0 +1,213 @@
+//! Routes by the device and permanent neighbours at it. A route is ours by its protocol and its device.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use headgate_datapath::{
+    failsafe::Prefix,
+    kernel::KernelError,
+    state::Ifindex,
+    tunnel::{MacAddress, Neighbours, Routes, TunnelRoute},
+};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
+        RouteScope, RouteType,
+    },
+};
+
+use crate::{
+    error::Asked,
+    netlink::{Conversation, dump},
+    next_hops::{Neighbour, address_of, family_of, state_of},
+};
+
+/// The protocol of our routes, as `ip route` shows it: none of those that others have taken
+/// (/etc/iproute2/rt_protos).
+const PROTOCOL: RouteProtocol = RouteProtocol::Other(157);
+
+/// The metric of our routes. Nobody's default: a replacement replaces only what has the same.
+const METRIC: u32 = 700;
+
+/// Permanent neighbours at the device.
+pub(super) fn neighbours(ifindex: Ifindex) -> Result<Neighbours, KernelError> {
+    let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    let answers = dump(request).asked(|| "reading the neighbours by netlink".to_owned())?;
+    let permanent = answers.into_iter().filter_map(|answer| {
+        let RouteNetlinkMessage::NewNeighbour(message) = answer else {
+            return None;
+        };
+        let is_ours = message.header.ifindex == ifindex.0
+            && message.header.state == NeighbourState::Permanent;
+        match state_of(&message) {
+            Neighbour::At(mac) if is_ours => Some((address_of(&message)?, MacAddress(mac))),
+            _ => None,
+        }
+    });
+    Ok(permanent.collect())
+}
+
+/// Routes of ours by the device.
+pub(super) fn routes(ifindex: Ifindex) -> Result<Routes, KernelError> {
+    let mut found = Routes::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        let answers = dump(RouteNetlinkMessage::GetRoute(request))
+            .asked(|| "reading the routes by netlink".to_owned())?;
+        found.extend(answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(route) => of_device(&route, ifindex),
+            _ => None,
+        }));
+    }
+    Ok(found)
+}
+
+fn of_device(route: &RouteMessage, ifindex: Ifindex) -> Option<(Prefix, TunnelRoute)> {
+    let is_ours = route.header.protocol == PROTOCOL
+        && route.header.table == RouteHeader::RT_TABLE_MAIN
+        && route.header.kind == RouteType::Unicast;
+    is_ours.then_some(())?;
+    let mut destination = None;
+    let mut gateway = None;
+    let mut source = None;
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) if *index != ifindex.0 => return None,
+            RouteAttribute::Destination(address) => destination = ip(address),
+            RouteAttribute::Gateway(address) => gateway = ip(address),
+            RouteAttribute::PrefSource(address) => source = ip(address),
+            _ => {}
+        }
+    }
+    // The kernel leaves out the destination of a default route.
+    let any: IpAddr = match route.header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        _ => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let prefix = Prefix {
+        address: destination.unwrap_or(any),
+        length: route.header.destination_prefix_length,
+    };
+    let gateway = gateway?;
+    Some((prefix, TunnelRoute { gateway, source }))
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+/// Sets neighbours, then routes, each in the place of a former one.
+pub(super) fn set(
+    ifindex: Ifindex,
+    neighbours: &Neighbours,
+    routes: &Routes,
+) -> Result<(), KernelError> {
+    let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
+    let flags = NLM_F_CREATE | NLM_F_REPLACE;
+    let requests = neighbours.iter().map(|(address, mac)| {
+        RouteNetlinkMessage::NewNeighbour(neighbour(ifindex, *address, Some(*mac)))
+    });
+    let set = conversation.ask_all(requests, flags, |_| false);
+    told(set, neighbours.keys(), |address| {
+        format!("setting the neighbour {address}")
+    })?;
+    let requests = routes
+        .iter()
+        .map(|(prefix, way)| RouteNetlinkMessage::NewRoute(route(ifindex, *prefix, Some(way))));
+    let set = conversation.ask_all(requests, flags, |_| false);
+    told(set, routes.keys(), |prefix| {
+        format!("setting the route to {}/{}", prefix.address, prefix.length)
+    })
+}
+
+/// Removes routes, then neighbours; what is not there is no error.
+pub(super) fn remove(
+    ifindex: Ifindex,
+    routes: &BTreeSet<Prefix>,
+    neighbours: &BTreeSet<IpAddr>,
+) -> Result<(), KernelError> {
+    let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
+    let requests = routes
+        .iter()
+        .map(|prefix| RouteNetlinkMessage::DelRoute(route(ifindex, *prefix, None)));
+    let removed = conversation.ask_all(requests, 0, is_gone);
+    told(removed, routes, |prefix| {
+        format!("removing the route to {}/{}", prefix.address, prefix.length)
+    })?;
+    let requests = neighbours
+        .iter()
+        .map(|address| RouteNetlinkMessage::DelNeighbour(neighbour(ifindex, *address, None)));
+    let removed = conversation.ask_all(requests, 0, is_gone);
+    told(removed, neighbours, |address| {
+        format!("removing the neighbour {address}")
+    })
+}
+
+/// Says which of many requests was refused.
+fn told<'a, T: 'a>(
+    answer: Result<(), (usize, io::Error)>,
+    asked: impl IntoIterator<Item = &'a T>,
+    what: impl Fn(&T) -> String,
+) -> Result<(), KernelError> {
+    let Err((place, error)) = answer else {
+        return Ok(());
+    };
+    let what = asked.into_iter().nth(place).map(what).unwrap_or_default();
+    Err(error).asked(|| what)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT))
+}
+
+/// The gateway lies in no network of the device (`onlink`); of IPv6 it is link-local, which needs no word.
+fn route(ifindex: Ifindex, prefix: Prefix, way: Option<&TunnelRoute>) -> RouteMessage {
+    let mut route = RouteMessage::default();
+    route.header.address_family = family_of(prefix.address).0;
+    route.header.destination_prefix_length = prefix.length;
+    route.header.table = RouteHeader::RT_TABLE_MAIN;
+    route.header.protocol = PROTOCOL;
+    route.header.kind = RouteType::Unicast;
+    route.attributes = vec![
+        RouteAttribute::Destination(prefix.address.into()),
+        RouteAttribute::Oif(ifindex.0),
+        RouteAttribute::Priority(METRIC),
+    ];
+    if let Some(way) = way {
+        route.header.scope = RouteScope::Universe;
+        route.header.flags = RouteFlags::Onlink;
+        route
+            .attributes
+            .push(RouteAttribute::Gateway(way.gateway.into()));
+        let source = way
+            .source
+            .map(|source| RouteAttribute::PrefSource(source.into()));
+        route.attributes.extend(source);
+    } else {
+        route.header.scope = RouteScope::NoWhere;
+    }
+    route
+}
+
+fn neighbour(ifindex: Ifindex, address: IpAddr, mac: Option<MacAddress>) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family_of(address).0;
+    message.header.ifindex = ifindex.0;
+    message.header.state = NeighbourState::Permanent;
+    let destination = NeighbourAttribute::Destination(address.into());
+    let mac = mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    message.attributes.push(destination);
+    message.attributes.extend(mac);
+    message
+}

@@ -1,0 +1,171 @@
+//! The tunnel's device, programs, tables, neighbours and routes in the running kernel.
+
+use std::{net::Ipv4Addr, time::Instant};
+
+use headgate_compile::tunnel::{RemotePeer, tables};
+use headgate_crds::IpNet;
+use headgate_datapath::{
+    failsafe::Prefix,
+    kernel::{Kernel as _, KernelError},
+    plan::{Step, StepKind},
+    state::DatapathState,
+    tunnel::{MacAddress, Neighbours, Routes, Tunnel, TunnelDevice, TunnelRoute},
+};
+use headgate_kernel_tests::{
+    network::{ip, run},
+    node::Node,
+    trials::in_kernel_that_balances as in_kernel,
+};
+use libtest_mimic::Trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        in_kernel("a_tunnel_is_made_changed_and_removed", changed),
+        in_kernel("a_tunnel_is_found_by_the_next_agent", found),
+        in_kernel("somebody_elses_device_and_port_are_left", foreign),
+        in_kernel("five_thousand_peers_are_loaded", many),
+    ]
+}
+
+const PORT: u16 = 8472;
+
+/// A tunnel to so many peers, each with a network of its own, at this port.
+fn tunnel(peers: u32, port: u16) -> DatapathState {
+    let remotes: Vec<RemotePeer> = (0..peers)
+        .map(|number| RemotePeer {
+            networks: vec![
+                IpNet::new(Ipv4Addr::from_bits(10 << 24 | number << 8).into(), 24)
+                    .expect("a network"),
+            ],
+            endpoint: Ipv4Addr::from_bits(172 << 24 | 16 << 16 | number).into(),
+            local: None,
+            vni: 7,
+            accepted_vni: 7,
+        })
+        .collect();
+    let block = tables(&remotes, port).expect("they fit");
+    let (mut neighbours, mut routes) = (Neighbours::new(), Routes::new());
+    for network in remotes.iter().flat_map(|remote| &remote.networks) {
+        let gateway = network.network();
+        neighbours.insert(gateway, MacAddress([2, 0, 0, 0, 0, 9]));
+        let prefix = Prefix {
+            address: gateway,
+            length: network.prefix_len(),
+        };
+        let route = TunnelRoute {
+            gateway,
+            source: None,
+        };
+        routes.insert(prefix, route);
+    }
+    let tunnel = Tunnel {
+        device: TunnelDevice {
+            port,
+            mtu: 1_450,
+            mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        },
+        tables: block.digest(),
+        neighbours,
+        routes,
+    };
+    DatapathState {
+        tunnel: Some(tunnel),
+        blocks: [(block.digest(), block)].into(),
+        ..DatapathState::default()
+    }
+}
+
+fn changed() {
+    let mut node = Node::new();
+    node.converge(&tunnel(3, PORT));
+    assert!(run("ip", "route").contains("10.0.2.0/24 via 10.0.2.0 dev headgate_vxlan proto 157"));
+    // A change of peers leaves device and programs alone.
+    let kinds = |node: &mut Node, state: &DatapathState| -> Vec<StepKind> {
+        let plan = node.converge(state);
+        plan.steps.iter().map(Step::kind).collect()
+    };
+    assert_eq!(
+        kinds(&mut node, &tunnel(2, PORT)),
+        [
+            StepKind::RemoveTunnelRoutes,
+            StepKind::WriteTunnel,
+            StepKind::RemoveTunnelRoutes
+        ]
+    );
+    assert!(!run("ip", "route").contains("10.0.2.0/24"));
+    // Another port is another device.
+    let anew = kinds(&mut node, &tunnel(2, 4789));
+    assert!(anew.contains(&StepKind::AttachTunnel), "{anew:?}");
+    assert!(run("ip", "-d link show headgate_vxlan").contains("dstport 4789"));
+    node.converge(&DatapathState::default());
+    assert!(!run("ip", "link").contains("headgate_vxlan"));
+    assert!(!run("ip", "route").contains("proto 157"));
+}
+
+fn found() {
+    let mut node = Node::new();
+    let wanted = tunnel(3, PORT);
+    node.converge(&wanted);
+    let mut next = headgate_kernel::RunningKernel::open(
+        &node.instance,
+        std::path::Path::new(headgate_kernel::DEFAULT_BPFFS),
+    )
+    .expect("a kernel");
+    let observed = next.observe().expect("observed");
+    assert_eq!(observed.revision(), wanted.revision());
+    assert_eq!(next.detach_all().expect("taken down"), 1);
+    assert!(!run("ip", "link").contains("headgate_vxlan"));
+}
+
+fn foreign() {
+    let mut node = Node::new();
+    ip("link add headgate_vxlan type vxlan external dstport 8472");
+    ip("link set headgate_vxlan alias theirs");
+    ip("link set headgate_vxlan up");
+    let refusal = |node: &mut Node| {
+        let outcomes = node.run(&tunnel(1, PORT));
+        let last = outcomes.into_iter().next_back().expect("a step");
+        match last.result {
+            Err(KernelError::Unusable { what, remedy }) => format!("{what}: {remedy}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    let said = refusal(&mut node);
+    assert!(said.contains("its alias is \"theirs\""), "{said}");
+    assert!(said.contains("ip link del headgate_vxlan"), "{said}");
+    node.converge(&DatapathState::default());
+    assert!(run("ip", "link").contains("headgate_vxlan"), "it is left");
+    ip("link set headgate_vxlan down");
+    ip("link set headgate_vxlan name theirs");
+    ip("link set theirs up");
+    let said = refusal(&mut node);
+    assert!(said.contains("UDP port 8472 is taken"), "{said}");
+    ip("link del theirs");
+    // What an agent left that ended before the device had its alias is made anew.
+    let left = run("ip", "link");
+    if left.contains("headgate_vxlan") {
+        ip("link del headgate_vxlan");
+    }
+    ip("link add headgate_vxlan type vxlan external dstport 8472");
+    node.converge(&tunnel(1, PORT));
+}
+
+fn many() {
+    let mut node = Node::new();
+    node.converge(&tunnel(1, PORT));
+    let wanted = tunnel(5_000, PORT);
+    let started = Instant::now();
+    for outcome in node.run(&wanted) {
+        outcome.result.expect("carried out");
+    }
+    println!("5,000 peers loaded in {:?}", started.elapsed());
+    assert!(node.plan(&wanted).is_empty());
+    let mut one_less = tunnel(4_999, PORT);
+    let started = Instant::now();
+    for outcome in node.run(&one_less) {
+        outcome.result.expect("carried out");
+    }
+    println!("one of 5,000 peers removed in {:?}", started.elapsed());
+    one_less.tunnel = None;
+    node.converge(&one_less);
+}
