@@ -35,6 +35,14 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// Ways to forward, as resources name them.
 pub(crate) const FORWARDINGS: [&str; 2] = ["Nat", "DirectReturn"];
 
+/// Where the backends' servers are, who have the service's addresses only for DirectReturn.
+pub(crate) fn ports(forwarding: &str) -> &'static str {
+    match forwarding {
+        "Nat" => "{name: http, port: 80, targetPort: 8080}",
+        _ => "{name: http, port: 80}",
+    }
+}
+
 /// A lab of so many backends, its service with these ports in force.
 pub(crate) fn serving(forwarding: &str, ports: &str, backends: u8) -> ServiceLab {
     serve_on(ServiceLab::new(backends), forwarding, ports)

@@ -19,7 +19,7 @@ use nix::sys::{
     time::TimeVal,
 };
 
-use crate::clients::{FORWARDINGS, serve_on, serving};
+use crate::clients::{FORWARDINGS, ports, serve_on, serving};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let on_lab = |name, test| on_node_with(name, &["ethtool"], test);
@@ -32,14 +32,6 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Bytes of an upload, and of its answer.
 const BYTES: usize = 100_000;
-
-/// Where the backends' servers are, who have the service's addresses only for DirectReturn.
-fn ports(forwarding: &str) -> &'static str {
-    match forwarding {
-        "Nat" => "{name: http, port: 80, targetPort: 8080}",
-        _ => "{name: http, port: 80}",
-    }
-}
 
 /// What the kernel knows of a way: `ip route get`.
 fn way(namespace: &Namespace, to: IpAddr) -> String {
@@ -100,8 +92,8 @@ fn downwards() {
 /// As traceroute looks for hops.
 fn expired() {
     for forwarding in FORWARDINGS {
-        let ports = "{name: mdns, protocol: UDP, port: 5353}";
-        let lab = serving(forwarding, ports, 1);
+        let mdns = "{name: mdns, protocol: UDP, port: 5353}";
+        let lab = serving(forwarding, mdns, 1);
         for family in [0, 1] {
             assert!(is_told(&lab.client, family), "family {family}");
         }

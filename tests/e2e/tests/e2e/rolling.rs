@@ -12,47 +12,56 @@ use headgate_e2e_tests::{
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::clients::serving;
+use crate::clients::{ports, serving};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let needs: &[&str] = &["ethtool", "prlimit"];
-    vec![on_node_with(
-        "nat_connections_outlive_all_backends_places",
-        needs,
-        replaced,
-    )]
+    vec![
+        on_node_with("nat_connections_outlive_all_backends_places", needs, || {
+            replaced("Nat");
+        }),
+        on_node_with(
+            "direct_return_connections_stay_until_their_backend_goes",
+            needs,
+            || replaced("DirectReturn"),
+        ),
+    ]
 }
 
-const PORTS: &str = "{name: http, port: 80, targetPort: 8080}";
 /// Backends that are replaced, by as many others.
 const REPLACED: usize = 3;
 
-fn replaced() {
+fn replaced(forwarding: &str) {
     let connections = allowed(if soak() { 10_000 } else { 1_000 });
-    let lab = serving("Nat", PORTS, 2 * REPLACED as u8);
+    let lab = serving(forwarding, ports(forwarding), 2 * REPLACED as u8);
     let mut backends: Vec<(usize, u16)> = (0..REPLACED).map(|number| (number, 1)).collect();
-    change(&lab, &backends);
+    change(&lab, forwarding, &backends);
     let began = Instant::now();
     let mut held: Vec<Held> = (0..connections).map(|n| Held::open(&lab, n % 2)).collect();
     assert_eq!(numbers(&held), BTreeSet::from([0, 1, 2]));
     for old in 0..REPLACED {
         let new = old + REPLACED;
         backends.push((new, 1));
-        change(&lab, &backends);
+        change(&lab, forwarding, &backends);
         all_go_on(&mut held);
         backends[0].1 = 0;
-        change(&lab, &backends);
-        all_go_on(&mut held);
-        backends.remove(0);
-        change(&lab, &backends);
+        change(&lab, forwarding, &backends);
         all_go_on(&mut held);
         let newcomers: Vec<Held> = (0..60).map(|n| Held::open(&lab, n % 2)).collect();
         let numbers = numbers(&newcomers);
         assert!(numbers.contains(&(new as u8)), "{numbers:?}");
         assert!(!numbers.contains(&(old as u8)), "{numbers:?}");
+        if forwarding != "Nat" {
+            // Its connections are through, and others have begun.
+            held.retain(|held| usize::from(held.number) != old);
+            held.extend((held.len()..connections).map(|n| Held::open(&lab, n % 2)));
+        }
+        backends.remove(0);
+        change(&lab, forwarding, &backends);
+        all_go_on(&mut held);
     }
     println!(
-        "{connections} connections over {} changes: {:?}",
+        "{connections} connections by {forwarding} over {} changes: {:?}",
         REPLACED * 3,
         began.elapsed()
     );
@@ -84,7 +93,7 @@ fn all_go_on(held: &mut [Held]) {
 }
 
 /// Gives the service these backends, by number, and waits until the node has them.
-fn change(lab: &ServiceLab, backends: &[(usize, u16)]) {
+fn change(lab: &ServiceLab, forwarding: &str, backends: &[(usize, u16)]) {
     let wanted: BTreeSet<String> = backends
         .iter()
         .filter(|(_, weight)| *weight > 0)
@@ -95,8 +104,8 @@ fn change(lab: &ServiceLab, backends: &[(usize, u16)]) {
         .collect();
     let shown = || lab.node.headgate(&["lb", "get", "shop/web", "-o", "json"]);
     let before = shown().json()["generation"].clone();
-    lab.node
-        .write("web.yaml", &lab.service_by("Nat", PORTS, backends));
+    let service = lab.service_by(forwarding, ports(forwarding), backends);
+    lab.node.write("web.yaml", &service);
     wait_for(SOON, "the backends are in force", || {
         let service = shown().json();
         let is_new = service["generation"] != before
