@@ -42,6 +42,9 @@ readonly PACKAGES=(
     "bpftool|looks at maps and programs from outside, in tests"
     "ethtool|lets veth pairs take what XDP sends, in tests"
     "iproute2|network namespaces and veth pairs of demo and tests"
+    "curl|fetches by way of the load balancer, in tests"
+    "iperf3|fills connections by way of the load balancer, in tests"
+    "iputils-ping|asks addresses of services for an echo, in tests"
 )
 
 # What a node of `make cluster` runs on.

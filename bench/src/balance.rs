@@ -28,7 +28,12 @@ use crate::{
 const PORT: u16 = 12345;
 const RING: u32 = 16_381;
 /// Flows at a time; targets in nanoseconds, by DirectReturn.
-const FLOWS: [(usize, Option<f64>); 3] = [(1, Some(40.0)), (1_000, None), (250_000, Some(60.0))];
+const FLOWS: [(usize, Option<f64>); 4] = [
+    (1, Some(40.0)),
+    (1_000, None),
+    (100_000, None),
+    (250_000, Some(60.0)),
+];
 
 /// Adds the rows.
 pub fn measure(table: &mut Table) -> anyhow::Result<()> {
@@ -63,6 +68,7 @@ pub fn measure(table: &mut Table) -> anyhow::Result<()> {
         }
     }
     translate(&mut node, table)?;
+    neighbour(table)?;
     times(&mut node, table)
 }
 
@@ -93,6 +99,37 @@ fn translate(node: &mut Node, table: &mut Table) -> anyhow::Result<()> {
             let label = format!("{name} by Nat, {label}");
             table.median(&label, cost, Some(target), "ns");
         }
+    }
+    Ok(())
+}
+
+/// What a neighbour takes that remembers each flow, as [`crate::driver::Driver::test_neighbour`] says: of 262,144
+/// flows; beyond, each packet takes the place of another.
+fn neighbour(table: &mut Table) -> anyhow::Result<()> {
+    let mut driver = Driver::load(Family::V4)?;
+    let addresses: Vec<Ipv4Addr> = (0..1_000)
+        .map(|number| Ipv4Addr::from_bits(0x0a00_0001 + number))
+        .collect();
+    driver.test_neighbour(&addresses, PORT)?;
+    for (flows, label) in [
+        (1, "1 flow"),
+        (1_000, "1,000 flows"),
+        (100_000, "100,000 flows"),
+        (1_000_000, "all packets of new flows"),
+    ] {
+        let keys = driver.sources(&hosts(Family::V4, flows).keys)?;
+        let before = driver.neighbours_packets()?;
+        let cost = driver.cost(keys, flows == 1)?;
+        ensure!(
+            driver.neighbours_packets()? > before,
+            "no packet was sent on"
+        );
+        table.median(
+            &format!("an LRU hash of flows instead, {label}"),
+            cost,
+            None,
+            "ns",
+        );
     }
     Ok(())
 }

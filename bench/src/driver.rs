@@ -1,14 +1,18 @@
 //! The driver program: feeds the floor and the program under test in turn.
 
+use std::net::Ipv4Addr;
+
 use anyhow::Context as _;
 use aya::{
     Ebpf,
-    maps::{Array, ProgramArray},
+    maps::{Array, HashMap, PerCpuArray, ProgramArray},
     programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp, loaded_programs},
 };
 
 use crate::{lists::Family, statistics::Median};
 
+/// Its number among IP's protocols.
+const UDP: u32 = 17;
 /// Packets of a chunk; as in the driver.
 const CHUNK: u64 = 1 << 14;
 const STAMPS: usize = 256;
@@ -31,7 +35,7 @@ impl Driver {
     pub fn load(family: Family) -> anyhow::Result<Self> {
         let bytes = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/driver.bpf.o"));
         let mut object = Ebpf::load(bytes).context("loading the driver")?;
-        for name in ["drive_v4", "drive_v6", "drop_all"] {
+        for name in ["drive_v4", "drive_v6", "drop_all", "per_flow"] {
             let program: &mut Xdp = object
                 .program_mut(name)
                 .context("in the driver")?
@@ -63,6 +67,49 @@ impl Driver {
             }
         }
         anyhow::bail!("program {program_id} is gone")
+    }
+
+    /// Puts the neighbour under test that remembers each flow in an LRU hash table, with services at these addresses
+    /// and this UDP port and a hundred backends.
+    pub fn test_neighbour(&mut self, addresses: &[Ipv4Addr], port: u16) -> anyhow::Result<()> {
+        const RING: u32 = 16_381;
+        const BACKENDS: u32 = 100;
+        let map = self.object.map_mut("PLACES").context("PLACES")?;
+        let mut places: HashMap<_, [u32; 2], u32> = HashMap::try_from(map)?;
+        for (service, address) in (0..).zip(addresses) {
+            let address = u32::from_ne_bytes(address.octets());
+            let port_and_protocol = u32::from(port.to_be()) << 16 | UDP;
+            places.insert([address, port_and_protocol], service, 0)?;
+        }
+        let map = self
+            .object
+            .map_mut("RING_ENTRIES")
+            .context("RING_ENTRIES")?;
+        let mut ring: Array<_, u32> = Array::try_from(map)?;
+        for entry in 0..RING {
+            ring.set(entry, entry % BACKENDS, 0)?;
+        }
+        let map = self.object.map_mut("LINKS").context("LINKS")?;
+        let mut links: Array<_, [u8; 16]> = Array::try_from(map)?;
+        for backend in 0..BACKENDS {
+            let mut link = [2; 16];
+            link[5] = backend as u8;
+            links.set(backend, link, 0)?;
+        }
+        let program: &Xdp = self
+            .object
+            .program("per_flow")
+            .context("per_flow")?
+            .try_into()?;
+        let program = program.fd()?.try_clone()?;
+        self.set_program(1, &program)
+    }
+
+    /// Packets that the neighbour has sent on for its first service.
+    pub fn neighbours_packets(&self) -> anyhow::Result<u64> {
+        let map = self.object.map("PACKETS").context("PACKETS")?;
+        let counts = PerCpuArray::<_, u64>::try_from(map)?.get(&0, 0)?;
+        Ok(counts.iter().sum())
     }
 
     /// The sources that packets will have, repeated to fill a power of two; gives how many.

@@ -4,6 +4,8 @@
 #![no_std]
 #![no_main]
 
+mod per_flow;
+
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, ProgramArray},

@@ -45,15 +45,22 @@ impl Live {
     /// Reads the instance; once more where the agent changed something in between.
     pub(crate) fn read(place: &InstanceArguments) -> Result<Self, CliError> {
         let mut kernel = RunningKernel::open_read_only(&place.kernel_instance(), &place.bpffs)?;
-        let mut reading = Reading::take(place, &mut kernel)?;
+        let mut reading = Reading::take(place, &mut kernel);
         for _ in 1..READINGS {
-            if !reading.is_amid_a_change() {
+            let is_whole = match &reading {
+                Ok(reading) => !reading.is_amid_a_change(),
+                Err(error) => !is_of_something_gone(error),
+            };
+            if is_whole {
                 break;
             }
             std::thread::sleep(BETWEEN_READINGS);
-            reading = Reading::take(place, &mut kernel)?;
+            reading = Reading::take(place, &mut kernel);
         }
-        Ok(Self { reading, kernel })
+        Ok(Self {
+            reading: reading?,
+            kernel,
+        })
     }
 }
 
@@ -90,6 +97,15 @@ impl Reading {
             folder: place.folder(),
         })
     }
+}
+
+/// Whether a reading failed on what was there a moment ago: the agent takes old tables away.
+fn is_of_something_gone(error: &CliError) -> bool {
+    matches!(
+        error,
+        CliError::Kernel(KernelError::Call { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound
+    )
 }
 
 /// Names of this node's interfaces.

@@ -32,6 +32,12 @@ pub const NAT_EXAMPLE: &str = "nat.yaml";
 /// The example that serves [`VIRTUAL`] on the backends of a lab of three.
 pub const EXAMPLE: &str = "direct-return.yaml";
 
+/// The interface of a router by which [`ServiceLab::client_behind_a_router`] is reached.
+pub const BEHIND: &str = "behind";
+
+/// Bytes that [`exchange`] sends at a time.
+const PIECE: usize = 20_000;
+
 /// How long a client waits for an answer that may never come.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -117,7 +123,9 @@ impl ServiceLab {
         self.service_by("Nat", &ports, backends)
     }
 
-    fn service_by(&self, forwarding: &str, ports: &str, backends: &[(usize, u16)]) -> String {
+    /// The same by this forwarding with these ports, each as YAML writes it.
+    #[must_use]
+    pub fn service_by(&self, forwarding: &str, ports: &str, backends: &[(usize, u16)]) -> String {
         let listed = backends.iter().flat_map(|(number, weight)| {
             let end = &self.backends[*number].end;
             [IpAddr::V4(end.v4), IpAddr::V6(end.v6)]
@@ -169,6 +177,8 @@ spec:
         node.ip("link add br0 type bridge");
         node.ip("address add 10.88.0.1/24 dev br0");
         node.ip("-6 address add fd88::1/64 dev br0 nodad");
+        // As in `join`: its own is not to be asked from in its first second.
+        node.ip("-6 address add fe80::1/64 dev br0 nodad");
         node.ip("link set br0 up");
         let namespace = Arc::new(Namespace::new("container"));
         let peer = node.path().display().to_string();
@@ -192,31 +202,32 @@ spec:
         self.backends.push(container);
     }
 
-    /// A client of the network 10.9.9.0/24, behind the lab's own, which becomes its router.
+    /// A client of the networks 10.9.9.0/24 and fd99::/64, behind the lab's own, which becomes its router.
     #[must_use]
     pub fn client_behind_a_router(&self) -> Namespace {
         let namespace = Namespace::new("behind");
         let router = &self.client;
         namespace.ip(&format!(
-            "link add eth0 type veth peer name behind netns {}",
+            "link add eth0 type veth peer name {BEHIND} netns {}",
             router.path().display()
         ));
-        for (member, interface, address) in [
-            (router, "behind", "10.9.9.1"),
-            (&namespace, "eth0", "10.9.9.2"),
-        ] {
-            member.ip(&format!("address add {address}/24 dev {interface}"));
+        for (member, interface, host) in [(router, BEHIND, 1), (&namespace, "eth0", 2)] {
+            member.ip(&format!("address add 10.9.9.{host}/24 dev {interface}"));
+            member.ip(&format!(
+                "-6 address add fd99::{host}/64 dev {interface} nodad"
+            ));
             member.ip(&format!("link set {interface} up"));
         }
         namespace.ip("route add default via 10.9.9.1");
-        run(router
-            .command("sysctl")
-            .args(["-qw", "net.ipv4.ip_forward=1"]));
+        namespace.ip("-6 route add default via fd99::1");
+        for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+            run(router.command("sysctl").args(["-qw", setting]));
+        }
         for backend in &self.backends {
-            let v4 = end(2).v4;
-            backend
-                .namespace
-                .ip(&format!("route add 10.9.9.0/24 via {v4}"));
+            let End { v4, v6, .. } = end(2);
+            let namespace = &backend.namespace;
+            namespace.ip(&format!("route add 10.9.9.0/24 via {v4}"));
+            namespace.ip(&format!("-6 route add fd99::/64 via {v6}"));
         }
         namespace
     }
@@ -265,6 +276,25 @@ pub fn ask(stream: &mut TcpStream) -> std::io::Result<u8> {
     Ok(answer[0])
 }
 
+/// Sends so many bytes, in pieces of twenty thousand, each answered before the next; gives the number of the
+/// backend at the other end, which every byte of the answers is.
+///
+/// # Errors
+/// It does not take or answer them all.
+///
+/// # Panics
+/// Where a byte of the answers is another.
+pub fn exchange(stream: &mut TcpStream, bytes: usize) -> std::io::Result<u8> {
+    let number = ask(stream)?;
+    for _ in (0..bytes).step_by(PIECE) {
+        stream.write_all(&[b'?'; PIECE])?;
+        let mut answer = [0; PIECE];
+        stream.read_exact(&mut answer)?;
+        assert_eq!(answer, [number; PIECE]);
+    }
+    Ok(number)
+}
+
 impl BackendServer {
     fn join(switch: &Namespace, number: u8) -> Self {
         let namespace = Arc::new(Namespace::new(&format!("backend{number}")));
@@ -305,10 +335,17 @@ impl BackendServer {
 fn serve(listener: &TcpListener, number: u8) {
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { return };
-        thread::spawn(move || {
-            let mut byte = [0];
-            while stream.read_exact(&mut byte).is_ok() && stream.write_all(&[number]).is_ok() {}
-        });
+        let answer = move || {
+            let mut bytes = [0; 4_096];
+            while let Ok(length @ 1..) = stream.read(&mut bytes) {
+                if stream.write_all(&[number; 4_096][..length]).is_err() {
+                    return;
+                }
+            }
+        };
+        // Thousands of connections may be held.
+        let thread = thread::Builder::new().stack_size(128 << 10);
+        thread.spawn(answer).expect("a thread more");
     }
 }
 
@@ -323,10 +360,12 @@ fn answer(socket: &UdpSocket, number: u8) {
 }
 
 /// Puts a namespace on the switch, whose end takes what XDP sends. Checksums are written as a network
-/// card would write them: what leaves a veth pair by XDP keeps no note that they are missing.
+/// card would write them, also where the switch cuts up what it had put together: what leaves a veth pair by XDP
+/// keeps no note that they are missing.
 fn join(switch: &Namespace, port: &str, namespace: &Namespace, end: &End) {
     plug(switch, port, namespace, end);
-    run(switch.command("ethtool").args(["-K", port, "gro", "on"]));
+    let offloads = ["-K", port, "gro", "on", "tx", "off"];
+    run(switch.command("ethtool").args(offloads));
     run(namespace
         .command("ethtool")
         .args(["-K", &end.interface, "tx", "off"]));

@@ -45,3 +45,12 @@ fn in_thread(test: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
         Failed::from(text.unwrap_or("panicked"))
     })
 }
+
+/// How many packets a flood has: what takes a minute only where tests are to run as long as it takes to be sure.
+#[must_use]
+pub fn flood() -> u32 {
+    match std::env::var_os("HEADGATE_SOAK") {
+        Some(value) if value == "1" => 2_000_000,
+        _ => 300_000,
+    }
+}

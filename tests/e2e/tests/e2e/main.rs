@@ -1,6 +1,7 @@
 //! Policies written, agents run, packets sent and counted.
 
 mod balancing;
+mod clients;
 mod examples;
 mod failsafe;
 mod first_rule;
@@ -8,6 +9,7 @@ mod foreign;
 mod hardships;
 mod instances;
 mod interfaces;
+mod messages;
 mod metrics;
 mod modes;
 mod monitor;
@@ -16,6 +18,7 @@ mod replacing;
 mod resources;
 mod restarting;
 mod rights;
+mod rolling;
 mod translating;
 mod tunnelling;
 
@@ -38,6 +41,9 @@ fn main() -> ExitCode {
         examples::trials(),
         balancing::trials(),
         translating::trials(),
+        clients::trials(),
+        messages::trials(),
+        rolling::trials(),
         tunnelling::trials(),
         replacing::trials(),
         restarting::trials(),

@@ -9,7 +9,7 @@ use headgate_compile::node::NextHop;
 use headgate_datapath::state::Ifindex;
 use headgate_kernel_tests::{
     frames::{Segment, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX, udp4},
-    trials::in_kernel_that_balances as in_kernel,
+    trials::{flood as flood_size, in_kernel_that_balances as in_kernel},
 };
 use headgate_layout::verdict::{Count, Reason};
 use libtest_mimic::Trial;
@@ -30,11 +30,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         in_kernel("what_cannot_be_sent_on_is_dropped_and_counted", refusals),
         in_kernel("a_backend_without_a_way_drops_and_counts", nowhere),
         in_kernel("a_thousand_services_are_told_apart", thousand),
+        in_kernel("a_flood_leaves_nothing_by_direct_return", flood),
     ]
 }
 
 const BACKENDS: u8 = 10;
 const SYN: u8 = 2;
+const ACK: u8 = 0x10;
 
 fn pool() -> Value {
     json!({
@@ -297,4 +299,24 @@ fn thousand() {
         }
         assert_eq!(served.counted()[&format!("s{number}")].packets, 1);
     }
+}
+
+fn flood() {
+    let served = Compiled::with_next_hops(&[pool(), web()], ways(ARRIVED));
+    let kernel = &served.node.kernel;
+    let place = |flow: u32, flags: u8| {
+        let frame = segment(flow, flags).frame();
+        let run = kernel.run_program(Compiled::port(), &frame, 1);
+        let run = run.expect("a test run");
+        assert_eq!(run.verdict, XDP_TX);
+        run.frame[..6].to_vec()
+    };
+    let before: Vec<_> = (0..200).map(|flow| place(flow, SYN)).collect();
+    let memory = served.memory();
+    for flow in 0..flood_size() {
+        place(1_000 + flow, SYN);
+    }
+    assert_eq!(served.memory(), memory);
+    let after: Vec<_> = (0..200).map(|flow| place(flow, ACK)).collect();
+    assert_eq!(after, before);
 }

@@ -3,6 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::PathBuf,
+    process::Command,
 };
 
 use headgate_compile::{
@@ -64,6 +66,22 @@ impl Compiled {
     /// Makes one end of a veth pair enforce these objects, which must all be good.
     pub(crate) fn new(objects: &[Value]) -> Self {
         Self::with_next_hops(objects, BTreeMap::new())
+    }
+
+    /// Bytes that the kernel has set aside for each of the node's maps, by `bpftool`.
+    pub(crate) fn memory(&self) -> BTreeMap<PathBuf, u64> {
+        let pins = std::fs::read_dir(self.node.layout_pins()).expect("the folder of pins");
+        let paths = pins.map(|pin| pin.expect("a pin").path());
+        let sizes = paths.filter_map(|path| {
+            let mut bpftool = Command::new("bpftool");
+            let output = bpftool.args(["-j", "map", "show", "pinned"]).arg(&path);
+            let output = output.output().expect("bpftool can be run");
+            let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
+            Some((path, shown["bytes_memlock"].as_u64()?))
+        });
+        let sizes: BTreeMap<PathBuf, u64> = sizes.collect();
+        assert!(!sizes.is_empty());
+        sizes
     }
 
     /// The same where these are the ways to backends.

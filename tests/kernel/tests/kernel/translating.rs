@@ -10,7 +10,7 @@ use headgate_datapath::state::Ifindex;
 use headgate_kernel_tests::{
     datagrams::Datagram,
     frames::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
-    trials::in_kernel_that_balances as in_kernel,
+    trials::{flood as flood_size, in_kernel_that_balances as in_kernel},
 };
 use headgate_layout::{flows::State, verdict::Reason};
 use libtest_mimic::Trial;
@@ -321,14 +321,18 @@ fn flood() {
     let served = served(&[pool(), service(1..=BACKENDS)]);
     let held: Vec<_> = (0..200).map(|flow| connect(&served, flow)).collect();
     let kernel = &served.node.kernel;
+    let memory = served.memory();
     let mut dropped = 0;
     // More than there are records.
-    for flow in 0..300_000 {
+    let size = flood_size();
+    for flow in 0..size {
         let frame = asks(1_000 + flow * 2, Some(SYN)).frame();
         let run = kernel.run_program(Compiled::port(), &frame, 1);
         dropped += u32::from(run.expect("a test run").verdict == XDP_DROP);
     }
-    println!("{dropped} of 300,000 SYNs found no room");
+    println!("{dropped} of {size} SYNs found no room");
+    // Every map has all its memory from the begin; the program has no other.
+    assert_eq!(served.memory(), memory);
     let flows = kernel.flows().expect("read");
     let established = flows.iter().filter(|flow| flow.state == State::Established);
     assert_eq!(established.count(), held.len());
