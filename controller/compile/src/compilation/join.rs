@@ -381,6 +381,7 @@ struct Book {
     /// What was given in this attempt, and whether to the node itself.
     taken: BTreeMap<IpNet, (String, bool)>,
     endpoints: BTreeMap<IpAddr, String>,
+    /// Of peers in effect that still ask for theirs, else of the first that was taken.
     port: Option<(u16, String)>,
     mtu: Option<u32>,
 }
@@ -397,6 +398,11 @@ impl Book {
             let asked: BTreeSet<IpNet> = peer.spec.networks().into_iter().collect();
             let held = good.networks().into_iter().filter(|n| asked.contains(n));
             let holder = (uid.clone(), version.name.name.clone());
+            let is_free = !compiler.node.vxlan_ports.contains_key(&good.port);
+            if is_free && peer.spec.port == good.port {
+                book.port
+                    .get_or_insert_with(|| (good.port, holder.1.clone()));
+            }
             book.held
                 .extend(held.map(|network| (network, holder.clone())));
         }
