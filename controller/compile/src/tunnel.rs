@@ -2,11 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use headgate_crds::{IpNet, TunnelPeerSpec};
-use headgate_datapath::state::{Block, Digest};
+use headgate_datapath::{
+    state::{Block, Digest},
+    tunnel::{MacAddress, Neighbours},
+};
 use headgate_layout::tunnel::{LIMIT, Peer, TUNNEL, Tunnel};
 use zerocopy::IntoBytes as _;
 
@@ -29,21 +32,47 @@ pub fn overhead(endpoint: IpAddr) -> u32 {
     }
 }
 
-/// The neighbour that stands for a peer on routes to `network`. Of IPv4 the network's own first address,
-/// as nobody else's; of IPv6, where the kernel would look for another route to such a one, a link-local
-/// address made of the endpoint.
+/// The neighbour that stands for a link-layer address on routes to `network`, by an address that nobody
+/// among `neighbours` has for another one. Of IPv6 that is the link-local address made of it, which is its
+/// alone; of IPv4 the endpoint, which is no address of this node, else one of those that nobody uses
+/// (240.0.0.0/5).
 #[must_use]
-pub fn gateway(network: IpNet, endpoint: IpAddr) -> IpAddr {
-    match network {
-        IpNet::V4(network) => network.network().into(),
-        IpNet::V6(_) => {
-            let digest = Digest::of(endpoint.to_string().as_bytes()).bytes();
-            let mut octets = [0; 16];
-            octets[..2].copy_from_slice(&[0xfe, 0x80]);
-            octets[8..].copy_from_slice(&digest[..8]);
-            Ipv6Addr::from(octets).into()
-        }
+pub fn gateway(
+    network: IpNet,
+    endpoint: IpAddr,
+    mac: MacAddress,
+    neighbours: &Neighbours,
+) -> IpAddr {
+    let IpNet::V4(_) = network else {
+        return link_local(mac).into();
+    };
+    let mut candidate = match endpoint {
+        IpAddr::V4(endpoint) => endpoint,
+        IpAddr::V6(_) => unused(endpoint, mac, 0),
+    };
+    let mut attempt = 0;
+    while neighbours
+        .get(&candidate.into())
+        .is_some_and(|other| *other != mac)
+    {
+        attempt += 1;
+        candidate = unused(endpoint, mac, attempt);
     }
+    candidate.into()
+}
+
+fn link_local(mac: MacAddress) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let mut octets = [0; 16];
+    octets[..2].copy_from_slice(&[0xfe, 0x80]);
+    octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    octets.into()
+}
+
+fn unused(endpoint: IpAddr, mac: MacAddress, attempt: u32) -> Ipv4Addr {
+    let digest = Digest::of(format!("{endpoint} {mac} {attempt}").as_bytes()).bytes();
+    let [a, b, c, d] = *digest.first_chunk().expect("a digest has more bytes");
+    [0xf0 | a & 7, b, c, d].into()
 }
 
 /// A peer, with everything looked up.

@@ -278,7 +278,7 @@ impl Compiler<'_> {
         for (peer, remote) in others.iter().zip(remotes) {
             let mac = MacAddress(peer.spec.device_address());
             for network in &remote.networks {
-                let gateway = gateway(*network, remote.endpoint);
+                let gateway = gateway(*network, remote.endpoint, mac, &neighbours);
                 neighbours.insert(gateway, mac);
                 let source = self.source(own, *network, remote.local);
                 let prefix = Prefix {
