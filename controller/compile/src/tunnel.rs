@@ -103,31 +103,40 @@ impl RemotePeer {
     }
 }
 
-/// The tables for these peers, all of which listen at `port`. Of two that have the same network, the first
-/// gets it.
+/// The tables for these peers, all of which listen at `port`, at a node that has the networks `own`, which no
+/// peer may send from. Of two that have the same network, the first gets it.
 ///
 /// # Errors
 /// More than a block may hold.
-pub fn tables(peers: &[RemotePeer], port: u16) -> Result<Block, TooLarge> {
+pub fn tables(peers: &[RemotePeer], own: &[IpNet], port: u16) -> Result<Block, TooLarge> {
     let too_many = |_| TooLarge::Classes {
         of: "peers of the tunnel",
         limit: usize::from(u16::MAX),
     };
+    let class_of = |index: usize| u16::try_from(index + 1).map_err(too_many);
     let mut networks = Vec::new();
     let mut endpoints = Vec::new();
     for (index, peer) in peers.iter().enumerate() {
-        let class = u16::try_from(index + 1).map_err(too_many)?;
+        let class = class_of(index)?;
         networks.extend(peer.networks.iter().map(|network| (*network, class)));
         endpoints.push((IpNet::from(peer.endpoint), class));
     }
     let mut writer = BlockWriter::new();
     let destinations = Space::of(networks.iter().copied());
-    let sources = Space::of(networks.into_iter().chain(endpoints));
+    // A record that is nobody's: no packet comes from the address 0 or has such a number.
+    let nobody = class_of(peers.len())?;
+    let own = own.iter().map(|network| (*network, nobody));
+    let sources = Space::of(networks.into_iter().chain(endpoints).chain(own));
     writer.address_classes(
         (&sources.v4, &sources.v6),
         (&destinations.v4, &destinations.v6),
     )?;
-    let records: Vec<Peer> = peers.iter().map(RemotePeer::record).collect();
+    let records = peers.iter().map(RemotePeer::record);
+    let nobody = Peer {
+        accepted_vni: u32::MAX,
+        ..Peer::default()
+    };
+    let records: Vec<Peer> = records.chain([nobody]).collect();
     let tunnel = Tunnel {
         peers: writer.append(records.as_bytes()),
         count: records.len() as u32,

@@ -256,7 +256,8 @@ impl Compiler<'_> {
                 accepted_vni: own.map_or(peer.spec.vni, |own| own.spec.vni),
             })
             .collect();
-        let block = tables(&remotes, port)?;
+        let networks = own.map_or(&[][..], |own| own.networks.as_slice());
+        let block = tables(&remotes, networks, port)?;
         let (neighbours, routes) = self.ways(own, others, &remotes);
         let tunnel = Tunnel {
             device,

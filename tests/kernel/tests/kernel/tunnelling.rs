@@ -45,7 +45,7 @@ fn tunnel(peers: u32, port: u16) -> DatapathState {
             accepted_vni: 7,
         })
         .collect();
-    let block = tables(&remotes, port).expect("they fit");
+    let block = tables(&remotes, &[], port).expect("they fit");
     let (mut neighbours, mut routes) = (Neighbours::new(), Routes::new());
     for network in remotes.iter().flat_map(|remote| &remote.networks) {
         let gateway = network.network();
