@@ -143,7 +143,36 @@ impl Compiler<'_> {
             let reason = FindingReason::EndpointInTunnel;
             return Some(stalled(reason, "spec.endpoint", message));
         }
+        if let Some((index, message)) = self.captures(spec) {
+            let reason = FindingReason::EndpointInTunnel;
+            let path = format!("spec.podCIDRs[{index}]");
+            return Some(stalled(reason, &path, message));
+        }
         self.too_narrow(spec, book)
+    }
+
+    /// Which network would take packets to a peer that must always be reached, an API server say, into the
+    /// tunnel. One that has only a part of such a peer's addresses is taken for meant.
+    fn captures(&self, spec: &TunnelPeerSpec) -> Option<(usize, String)> {
+        if self.is_own(spec) {
+            return None;
+        }
+        let is_other = |prefix: &Prefix| !self.node.addresses.contains(&prefix.address);
+        let failsafe = self.node.failsafe.iter().map(|peer| peer.prefix);
+        let failsafe: BTreeSet<Prefix> = failsafe.filter(is_other).collect();
+        let networks = networks_by_place(spec);
+        let mut captured = networks.filter_map(|(index, network)| {
+            let around = Prefix {
+                address: network.network(),
+                length: network.prefix_len(),
+            };
+            let prefix = failsafe.iter().find(|prefix| around.covers(prefix))?;
+            let message = format!(
+                "{prefix} is a failsafe peer of this node (--failsafe-cidr, or an API server) and lies in {network}: packets to it would go through the tunnel; list networks without it"
+            );
+            Some((index, message))
+        });
+        captured.next()
     }
 
     fn taken_port(&self, spec: &TunnelPeerSpec, book: &Book) -> Option<String> {
@@ -417,12 +446,8 @@ impl Book {
             let taken = self.taken.get(network).map(|(name, _)| name);
             taken.or(held.map(|(_, name)| name))
         };
-        let cidrs = spec.pod_cidrs.iter().enumerate();
-        let mut networks = cidrs.filter_map(|(index, text)| {
-            let network = headgate_crds::parse_cidr(text).ok()?.trunc();
-            Some((index, of_other(&network)?.as_str()))
-        });
-        networks.next()
+        let mut networks = networks_by_place(spec);
+        networks.find_map(|(index, network)| Some((index, of_other(&network)?.as_str())))
     }
 
     /// Why packets to an endpoint would go through the tunnel again.
@@ -463,6 +488,12 @@ impl Book {
             self.mtu = self.mtu.into_iter().chain(mtu).min();
         }
     }
+}
+
+/// The networks of a peer, by their place in its list.
+fn networks_by_place(spec: &TunnelPeerSpec) -> impl Iterator<Item = (usize, IpNet)> {
+    let cidrs = spec.pod_cidrs.iter().enumerate();
+    cidrs.filter_map(|(index, text)| Some((index, headgate_crds::parse_cidr(text).ok()?.trunc())))
 }
 
 fn stalled(reason: FindingReason, path: &str, message: String) -> Remark {
