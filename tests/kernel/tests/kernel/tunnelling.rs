@@ -13,9 +13,14 @@ use headgate_datapath::{
     tunnel::{MacAddress, Neighbours, Routes, Tunnel, TunnelDevice, TunnelRoute},
 };
 use headgate_kernel_tests::{
-    network::{ip, run},
-    node::Node,
+    blocks::default_of,
+    network::{ip, run, veth},
+    node::{Node, port, wanted},
     trials::in_kernel_that_balances as in_kernel,
+};
+use headgate_layout::{
+    maps::{TUNNEL, TUNNEL_COUNTERS},
+    verdict::Action,
 };
 use libtest_mimic::Trial;
 
@@ -23,6 +28,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         in_kernel("a_tunnel_is_made_changed_and_removed", changed),
         in_kernel("a_device_is_up_only_where_its_programs_judge", judged),
+        in_kernel(
+            "what_the_tunnel_cannot_give_up_keeps_no_program_on_an_interface",
+            stuck,
+        ),
         in_kernel("a_tunnel_is_found_by_the_next_agent", found),
         in_kernel("somebody_elses_device_and_port_are_left", foreign),
         in_kernel("five_thousand_peers_are_loaded", many),
@@ -154,6 +163,27 @@ fn judged() {
     assert!(!is_up());
     watched(&mut node, &wanted);
     assert!(is_up());
+}
+
+fn stuck() {
+    let mut node = Node::new();
+    let mut state = wanted(&[(port(0), veth("v0", "v1"), &default_of(Action::Drop))]);
+    let tunnel = tunnel(1, PORT);
+    state.blocks.extend(tunnel.blocks);
+    state.tunnel = tunnel.tunnel;
+    node.converge(&state);
+    // A map of another shape in the place of its tables.
+    let tables = node.layout_pins().join(TUNNEL.name);
+    std::fs::remove_file(&tables).expect("removed");
+    let counters = node.layout_pins().join(TUNNEL_COUNTERS.name);
+    std::fs::hard_link(counters, &tables).expect("pinned");
+    let refused = node.kernel.detach_all();
+    assert!(refused.is_err(), "{refused:?}");
+    assert!(!run("ip", "link show v0").contains("prog/xdp"));
+    assert!(!run("ip", "link").contains("headgate_vxlan"));
+    std::fs::remove_file(&tables).expect("removed");
+    node.kernel.detach_all().expect("taken down");
+    assert!(!node.pins().exists());
 }
 
 fn found() {
