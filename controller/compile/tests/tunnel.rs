@@ -7,7 +7,7 @@ use etherparse::PacketBuilder;
 use headgate_compile::tunnel::{RemotePeer, tables};
 use headgate_crds::IpNet;
 use headgate_datapath::state::Block;
-use headgate_layout::tunnel::{Event, mapped};
+use headgate_layout::{services::mapped, tunnel::Event};
 use headgate_packet::{
     tables::HostTables,
     tunnel::{Outer, Received, way_in, way_out},
