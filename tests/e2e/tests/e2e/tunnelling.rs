@@ -124,7 +124,7 @@ fn spoofed() {
         let to = if length == 128 { v6 } else { v4 };
         assert_eq!(datagram(&from.pod, source, to, 1), None, "{address}");
     };
-    for forged in ["10.244.3.9", "fd00:244:3::9", "192.0.2.3"] {
+    for forged in ["10.244.3.9", "fd00:244:3::9", "192.0.2.3", "10.244.2.9"] {
         let before = count(receiver, "SpoofedSource");
         forge(forged);
         assert_eq!(count(receiver, "SpoofedSource"), before + 1, "{forged}");
