@@ -212,7 +212,11 @@ impl<K: Kernel> Node<K> {
                     } else if step.is_of_tunnel() && wants_tunnel {
                         reasons.tunnel = Some(format!("could not {step}: {error}"));
                     } else {
-                        failures.push(format!("could not {step}: {error}"));
+                        let failure = format!("could not {step}: {error}");
+                        if wants_tunnel {
+                            reasons.tunnel = Some(format!("not reached: {failure}"));
+                        }
+                        failures.push(failure);
                     }
                 }
             }
@@ -264,11 +268,7 @@ impl<K: Kernel> Node<K> {
             policies: compilation.policies.clone(),
             services: compilation.services.clone(),
             peers: compilation.peers.clone(),
-            tunnel: tunnel_report(
-                wanted,
-                observed,
-                reasons.tunnel.as_ref().or(failures.first()),
-            ),
+            tunnel: tunnel_report(wanted, observed, reasons.tunnel.as_ref()),
             tables: compilation.tables.clone(),
             findings,
             failures,
@@ -433,5 +433,60 @@ spec: {interfaces: [eth0], defaultAction: Drop}
         };
         assert!(error.starts_with("7 packets found no tables"), "{error}");
         assert_eq!(turn(&mut node), PortStatus::Enforced);
+    }
+    const PEER: &str = "\
+apiVersion: headgate.dev/v1alpha1
+kind: TunnelPeer
+metadata: {name: node-b}
+spec: {podCIDRs: [10.244.2.0/24], endpoint: 192.0.2.2, vni: 7}
+";
+
+    #[test]
+    fn the_tunnel_is_said_to_lack_what_it_lacks() {
+        use headgate_compile::node::Underlay;
+        use headgate_datapath::plan::StepKind;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let peers = folder.path().join("peers");
+        std::fs::create_dir(&peers).expect("made");
+        std::fs::write(peers.join("peer.yaml"), PEER).expect("written");
+        let local = std::net::IpAddr::from([192, 0, 2, 1]);
+        let way = Underlay {
+            local: Some(local),
+            mtu: 1_500,
+        };
+        let facts = NodeFacts {
+            underlays: [([192, 0, 2, 2].into(), way)].into(),
+            addresses: [local].into(),
+            ..facts()
+        };
+        let said = |fails: StepKind| {
+            let state = tempfile::tempdir().expect("a folder");
+            let store = Store::open(&state.path().join("state")).expect("a store");
+            let object = Digest::of(b"object");
+            let mut node = Node::new(FakeKernel::new(object), store, Memory::default(), object);
+            node.kernel.fail_next = Some(fails);
+            let reading = DirectorySource::new(&peers, Content::from).read();
+            let inputs = Inputs {
+                resources: &Resources::new(&reading, node.memory()),
+                facts: &facts,
+                source: "peers",
+                api_servers: &BTreeSet::new(),
+                now: Seconds(1),
+            };
+            let (report, _) = node.turn(&inputs);
+            match report.tunnel.expect("a tunnel is wanted").status {
+                PortStatus::Enforced => String::new(),
+                PortStatus::Outdated(why) | PortStatus::NotEnforced(why) => why,
+            }
+        };
+        let own = said(StepKind::RaiseTunnel);
+        assert!(own.starts_with("could not set headgate_vxlan up"), "{own}");
+        let earlier = said(StepKind::Prepare);
+        assert!(
+            earlier.starts_with("not reached: could not make"),
+            "{earlier}"
+        );
+        assert_eq!(said(StepKind::Flip), "");
     }
 }

@@ -2,11 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use headgate_crds::{IpNet, TunnelPeerSpec};
-use headgate_datapath::state::{Block, Digest};
+use headgate_datapath::{
+    state::{Block, Digest},
+    tunnel::{MacAddress, Neighbours},
+};
 use headgate_layout::tunnel::{LIMIT, Peer, TUNNEL, Tunnel};
 use zerocopy::IntoBytes as _;
 
@@ -29,21 +32,47 @@ pub fn overhead(endpoint: IpAddr) -> u32 {
     }
 }
 
-/// The neighbour that stands for a peer on routes to `network`. Of IPv4 the network's own first address,
-/// as nobody else's; of IPv6, where the kernel would look for another route to such a one, a link-local
-/// address made of the endpoint.
+/// The neighbour that stands for a link-layer address on routes to `network`, by an address that nobody
+/// among `neighbours` has for another one. Of IPv6 that is the link-local address made of it, which is its
+/// alone; of IPv4 the endpoint, which is no address of this node, else one of those that nobody uses
+/// (240.0.0.0/5).
 #[must_use]
-pub fn gateway(network: IpNet, endpoint: IpAddr) -> IpAddr {
-    match network {
-        IpNet::V4(network) => network.network().into(),
-        IpNet::V6(_) => {
-            let digest = Digest::of(endpoint.to_string().as_bytes()).bytes();
-            let mut octets = [0; 16];
-            octets[..2].copy_from_slice(&[0xfe, 0x80]);
-            octets[8..].copy_from_slice(&digest[..8]);
-            Ipv6Addr::from(octets).into()
-        }
+pub fn gateway(
+    network: IpNet,
+    endpoint: IpAddr,
+    mac: MacAddress,
+    neighbours: &Neighbours,
+) -> IpAddr {
+    let IpNet::V4(_) = network else {
+        return link_local(mac).into();
+    };
+    let mut candidate = match endpoint {
+        IpAddr::V4(endpoint) => endpoint,
+        IpAddr::V6(_) => unused(endpoint, mac, 0),
+    };
+    let mut attempt = 0;
+    while neighbours
+        .get(&candidate.into())
+        .is_some_and(|other| *other != mac)
+    {
+        attempt += 1;
+        candidate = unused(endpoint, mac, attempt);
     }
+    candidate.into()
+}
+
+fn link_local(mac: MacAddress) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let mut octets = [0; 16];
+    octets[..2].copy_from_slice(&[0xfe, 0x80]);
+    octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    octets.into()
+}
+
+fn unused(endpoint: IpAddr, mac: MacAddress, attempt: u32) -> Ipv4Addr {
+    let digest = Digest::of(format!("{endpoint} {mac} {attempt}").as_bytes()).bytes();
+    let [a, b, c, d] = *digest.first_chunk().expect("a digest has more bytes");
+    [0xf0 | a & 7, b, c, d].into()
 }
 
 /// A peer, with everything looked up.
@@ -74,31 +103,40 @@ impl RemotePeer {
     }
 }
 
-/// The tables for these peers, all of which listen at `port`. Of two that have the same network, the first
-/// gets it.
+/// The tables for these peers, all of which listen at `port`, at a node that has the networks `own`, which no
+/// peer may send from. Of two that have the same network, the first gets it.
 ///
 /// # Errors
 /// More than a block may hold.
-pub fn tables(peers: &[RemotePeer], port: u16) -> Result<Block, TooLarge> {
+pub fn tables(peers: &[RemotePeer], own: &[IpNet], port: u16) -> Result<Block, TooLarge> {
     let too_many = |_| TooLarge::Classes {
         of: "peers of the tunnel",
         limit: usize::from(u16::MAX),
     };
+    let class_of = |index: usize| u16::try_from(index + 1).map_err(too_many);
     let mut networks = Vec::new();
     let mut endpoints = Vec::new();
     for (index, peer) in peers.iter().enumerate() {
-        let class = u16::try_from(index + 1).map_err(too_many)?;
+        let class = class_of(index)?;
         networks.extend(peer.networks.iter().map(|network| (*network, class)));
         endpoints.push((IpNet::from(peer.endpoint), class));
     }
     let mut writer = BlockWriter::new();
     let destinations = Space::of(networks.iter().copied());
-    let sources = Space::of(networks.into_iter().chain(endpoints));
+    // A record that is nobody's: no packet comes from the address 0 or has such a number.
+    let nobody = class_of(peers.len())?;
+    let own = own.iter().map(|network| (*network, nobody));
+    let sources = Space::of(networks.into_iter().chain(endpoints).chain(own));
     writer.address_classes(
         (&sources.v4, &sources.v6),
         (&destinations.v4, &destinations.v6),
     )?;
-    let records: Vec<Peer> = peers.iter().map(RemotePeer::record).collect();
+    let records = peers.iter().map(RemotePeer::record);
+    let nobody = Peer {
+        accepted_vni: u32::MAX,
+        ..Peer::default()
+    };
+    let records: Vec<Peer> = records.chain([nobody]).collect();
     let tunnel = Tunnel {
         peers: writer.append(records.as_bytes()),
         count: records.len() as u32,

@@ -7,7 +7,7 @@ use etherparse::PacketBuilder;
 use headgate_compile::tunnel::{RemotePeer, tables};
 use headgate_crds::IpNet;
 use headgate_datapath::state::Block;
-use headgate_layout::tunnel::{Event, mapped};
+use headgate_layout::{services::mapped, tunnel::Event};
 use headgate_packet::{
     tables::HostTables,
     tunnel::{Outer, Received, way_in, way_out},
@@ -106,7 +106,7 @@ fn a_packet_goes_to_the_peer_of_the_longest_prefix() {
         peer(&["10.1.0.0/16"], "2001:db8::2", 7),
         peer(&["10.1.2.3/32"], "192.0.2.3", 7),
     ];
-    let block = tables(&peers, PORT).unwrap();
+    let block = tables(&peers, &[], PORT).unwrap();
     for (destination, endpoint) in [
         ("10.0.0.0", "192.0.2.1"),
         ("10.255.255.255", "192.0.2.1"),
@@ -135,7 +135,7 @@ fn what_comes_must_be_its_senders_to_send() {
         peer(&["10.1.0.0/16", "fd00:1::/64"], "192.0.2.1", 7),
         peer(&["10.2.0.0/16"], "2001:db8::2", 8),
     ];
-    let block = tables(&peers, PORT).unwrap();
+    let block = tables(&peers, &[], PORT).unwrap();
     let judged = |source, outer, vni| received(&block, address(source), address(outer), vni, 53);
     assert_eq!(judged("10.1.9.9", "192.0.2.1", 7), Event::Received);
     assert_eq!(judged("fd00:1::9", "192.0.2.1", 7), Event::Received);
@@ -153,8 +153,33 @@ fn what_comes_must_be_its_senders_to_send() {
 }
 
 #[test]
+fn nobody_speaks_for_the_nodes_own_networks() {
+    let peers = [peer(&["10.0.0.0/8", "fd00::/16"], "192.0.2.1", 7)];
+    let own = ["10.1.0.0/16", "fd00:1::/64"].map(|network| network.parse().unwrap());
+    let block = tables(&peers, &own, PORT).unwrap();
+    let judged = |source, outer| received(&block, address(source), address(outer), 7, 53);
+    for source in ["10.1.2.3", "fd00:1::3"] {
+        for outer in ["192.0.2.1", "192.0.2.9", "::", "0.0.0.0"] {
+            let expected = match outer {
+                // No packet comes from there; the number of the network is not a peer's either.
+                "::" => Event::WrongVni,
+                _ => Event::SpoofedSource,
+            };
+            assert_eq!(judged(source, outer), expected, "{source} by {outer}");
+        }
+    }
+    assert_eq!(judged("10.2.2.3", "192.0.2.1"), Event::Received);
+    assert_eq!(judged("fd00:2::3", "192.0.2.1"), Event::Received);
+    // The way out is the route's affair: what comes here is for the peer.
+    assert_eq!(
+        out(&block, address("10.1.2.3")),
+        Ok(halves(address("192.0.2.1")))
+    );
+}
+
+#[test]
 fn what_is_no_whole_ip_packet_goes_nowhere() {
-    let block = tables(&[peer(&["10.1.0.0/16"], "192.0.2.1", 7)], PORT).unwrap();
+    let block = tables(&[peer(&["10.1.0.0/16"], "192.0.2.1", 7)], &[], PORT).unwrap();
     let words = words(&block);
     let tables = HostTables::new(&words);
     let outer = Outer::v4(Ipv4Addr::new(192, 0, 2, 1).to_bits(), 7);
@@ -196,11 +221,11 @@ fn five_thousand_peers_fit_and_more_than_fit_are_refused() {
         };
         (0..count).map(peer).collect()
     };
-    let block = tables(&many(5_000), PORT).unwrap();
+    let block = tables(&many(5_000), &[], PORT).unwrap();
     println!("5,000 peers take {} bytes", block.length());
     let last = Ipv4Addr::from_bits(10 << 24 | 4_999 << 8 | 77);
     assert!(out(&block, last.into()).is_ok());
-    assert!(tables(&many(65_000), PORT).is_err());
+    assert!(tables(&many(65_000), &[], PORT).is_err());
 }
 
 /// Few bits differ, so that networks nest and meet.
@@ -244,7 +269,7 @@ proptest! {
                 accepted_vni: 7,
             })
             .collect();
-        let block = tables(&peers, PORT).unwrap();
+        let block = tables(&peers, &[], PORT).unwrap();
         for (address, outer) in asked {
             let around = owners.iter().filter(|(network, _)| network.contains(&address));
             let owner = around.max_by_key(|(network, _)| network.prefix_len()).map(|(_, o)| *o);

@@ -14,8 +14,9 @@
 //!    the egress and the table of flows where nothing needs them any more.
 //!
 //! 6. The tunnel comes last, so that what fails there holds up no policy: routes that nobody wants go, for
-//!    their packets would find no peer; then the device, its tables and programs, then neighbours, and routes
-//!    when all of that is there. A tunnel that nobody wants loses its routes first and then the rest.
+//!    their packets would find no peer; then the device, its tables and programs, and only when these are
+//!    there is it set up, for a device without them takes packets from anybody; then neighbours, and routes
+//!    when all of that is there. A device that has lost its programs or tables is first set down. A tunnel that nobody wants loses its routes first and then the rest.
 //!
 //! A run that is cut short leaves a state from which the next run's diff goes on: nothing in steps
 //! 1 and 2 is visible to packets, and everything after the flip is done again where it is missing.

@@ -169,10 +169,12 @@ impl FakeKernel {
         })
     }
 
-    /// A device of another port is made anew; another address flushes neighbours, as in the kernel.
+    /// A device is made down. One of another port is made anew; another address flushes neighbours, as in the kernel.
     fn make_tunnel_device(&mut self, device: TunnelDevice) {
         let tunnel = &mut self.state.tunnel;
         let former = tunnel.device.map(|found| found.device);
+        let stays = former.is_some_and(|former| former.port == device.port);
+        let is_up = stays && tunnel.device.is_some_and(|found| found.is_up);
         if former.is_some_and(|former| former.port != device.port) {
             *tunnel = ObservedTunnel {
                 tables: tunnel.tables,
@@ -182,10 +184,7 @@ impl FakeKernel {
         if former.is_some_and(|former| former.mac != device.mac) {
             tunnel.neighbours.clear();
         }
-        tunnel.device = Some(FoundDevice {
-            device,
-            is_up: true,
-        });
+        tunnel.device = Some(FoundDevice { device, is_up });
     }
 
     fn execute_at_tunnel(&mut self, step: &Step) -> Result<(), KernelError> {
@@ -194,11 +193,20 @@ impl FakeKernel {
             *tunnel = ObservedTunnel::default();
             return Ok(());
         }
-        if tunnel.device.is_none_or(|found| !found.is_up) {
-            return Err(Self::refuse("there is no device that is up"));
-        }
+        let Some(device) = &mut tunnel.device else {
+            return Err(Self::refuse("there is no device"));
+        };
         match step {
+            Step::LowerTunnel => {
+                device.is_up = false;
+                tunnel.routes.clear();
+                tunnel.neighbours.clear();
+            }
+            Step::RaiseTunnel => device.is_up = true,
             Step::AttachTunnel => tunnel.programs = self.object,
+            Step::SetTunnelRoutes { .. } if !device.is_up => {
+                return Err(Self::refuse("the device is down"));
+            }
             Step::SetTunnelRoutes { neighbours, routes } => {
                 tunnel.neighbours.extend(neighbours);
                 tunnel.routes.extend(routes);
@@ -286,7 +294,9 @@ impl FakeKernel {
             Step::WriteTunnel(digest) => {
                 return Err(Self::refuse(format!("no content for {digest:?}")));
             }
-            Step::AttachTunnel
+            Step::LowerTunnel
+            | Step::AttachTunnel
+            | Step::RaiseTunnel
             | Step::SetTunnelRoutes { .. }
             | Step::RemoveTunnelRoutes { .. }
             | Step::RemoveTunnel => self.execute_at_tunnel(step)?,

@@ -7,6 +7,7 @@ use crate::{observed::Observed, tunnel::ObservedTunnel};
 /// - A program that is attached finds tables in every slot that a flip could make active.
 /// - It is a program of ours, known by the object that it was loaded from.
 /// - A program at an egress finds the table of flows.
+/// - The tunnel's device is up only where its programs and tables are.
 /// - A route leads to the tunnel only where its device, programs, tables and neighbours are.
 #[must_use]
 pub fn violations(observed: &Observed) -> Vec<String> {
@@ -36,14 +37,17 @@ pub fn violations(observed: &Observed) -> Vec<String> {
 }
 
 fn tunnel_violations(tunnel: &ObservedTunnel) -> Vec<String> {
-    let works = tunnel.device.is_some_and(|found| found.is_up)
-        && tunnel.programs.is_some()
-        && tunnel.tables.is_some();
+    let judges = tunnel.programs.is_some() && tunnel.tables.is_some();
+    let is_up = tunnel.device.is_some_and(|found| found.is_up);
+    let works = is_up && judges;
     let blind = tunnel.routes.iter().filter(|(_, route)| {
         // Another address of the device takes them away until the step after the next.
         !works || (!tunnel.neighbours.is_empty() && !tunnel.neighbours.contains_key(&route.gateway))
     });
+    let open = (is_up && !judges)
+        .then(|| "the tunnel's device is up without programs or tables".to_owned());
     blind
         .map(|(prefix, _)| format!("{prefix:?} leads to a tunnel that cannot send"))
+        .chain(open)
         .collect()
 }

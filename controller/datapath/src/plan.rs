@@ -117,13 +117,17 @@ pub enum Step {
     },
     /// Take the program off the egress.
     DetachEgress(PortIndex),
-    /// Make the tunnel's device, or bring it to this shape. One with another port is made anew, and loses
-    /// programs, neighbours and routes; one with another address loses its neighbours.
+    /// Set the tunnel's device down, which takes its routes and neighbours away.
+    LowerTunnel,
+    /// Make the tunnel's device, down, or bring it to this shape. One with another port is made anew, and
+    /// loses programs, neighbours and routes; one with another address loses its neighbours.
     MakeTunnelDevice(TunnelDevice),
     /// Build the tunnel's tables, freeze them, and put them in the place of the former ones.
     WriteTunnel(Digest),
     /// Put the present programs at the device's egress and ingress, in the place of former ones.
     AttachTunnel,
+    /// Set the device up: from here on it takes packets.
+    RaiseTunnel,
     /// Set permanent neighbours at the device, then routes by it.
     SetTunnelRoutes {
         /// Neighbours.
@@ -165,9 +169,11 @@ pub enum StepKind {
     RemoveFlows,
     AttachEgress,
     DetachEgress,
+    LowerTunnel,
     MakeTunnelDevice,
     WriteTunnel,
     AttachTunnel,
+    RaiseTunnel,
     SetTunnelRoutes,
     RemoveTunnelRoutes,
     RemoveTunnel,
@@ -175,7 +181,7 @@ pub enum StepKind {
 
 impl StepKind {
     /// All kinds.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Prepare,
         Self::AddFailsafe,
         Self::RemoveFailsafe,
@@ -195,9 +201,11 @@ impl StepKind {
         Self::RemoveFlows,
         Self::AttachEgress,
         Self::DetachEgress,
+        Self::LowerTunnel,
         Self::MakeTunnelDevice,
         Self::WriteTunnel,
         Self::AttachTunnel,
+        Self::RaiseTunnel,
         Self::SetTunnelRoutes,
         Self::RemoveTunnelRoutes,
         Self::RemoveTunnel,
@@ -228,9 +236,11 @@ impl Step {
             Self::RemoveFlows => StepKind::RemoveFlows,
             Self::AttachEgress { .. } => StepKind::AttachEgress,
             Self::DetachEgress(_) => StepKind::DetachEgress,
+            Self::LowerTunnel => StepKind::LowerTunnel,
             Self::MakeTunnelDevice(_) => StepKind::MakeTunnelDevice,
             Self::WriteTunnel(_) => StepKind::WriteTunnel,
             Self::AttachTunnel => StepKind::AttachTunnel,
+            Self::RaiseTunnel => StepKind::RaiseTunnel,
             Self::SetTunnelRoutes { .. } => StepKind::SetTunnelRoutes,
             Self::RemoveTunnelRoutes { .. } => StepKind::RemoveTunnelRoutes,
             Self::RemoveTunnel => StepKind::RemoveTunnel,
@@ -255,9 +265,11 @@ impl Step {
     pub fn is_of_tunnel(&self) -> bool {
         matches!(
             self,
-            Self::MakeTunnelDevice(_)
+            Self::LowerTunnel
+                | Self::MakeTunnelDevice(_)
                 | Self::WriteTunnel(_)
                 | Self::AttachTunnel
+                | Self::RaiseTunnel
                 | Self::SetTunnelRoutes { .. }
                 | Self::RemoveTunnelRoutes { .. }
                 | Self::RemoveTunnel
@@ -313,6 +325,7 @@ impl fmt::Display for Step {
                 port, interface, ..
             } => write!(f, "attach {port} to the egress of {interface}"),
             Self::DetachEgress(port) => write!(f, "detach {port} from its egress"),
+            Self::LowerTunnel => write!(f, "set {DEVICE} down"),
             Self::MakeTunnelDevice(device) => write!(
                 f,
                 "make {DEVICE}: port {}, MTU {}, {}",
@@ -320,6 +333,7 @@ impl fmt::Display for Step {
             ),
             Self::WriteTunnel(digest) => write!(f, "write the tunnel's tables {}", digest.short()),
             Self::AttachTunnel => write!(f, "attach the tunnel's programs to {DEVICE}"),
+            Self::RaiseTunnel => write!(f, "set {DEVICE} up"),
             Self::SetTunnelRoutes { neighbours, routes } => {
                 let (neighbours, routes) = (neighbours.len(), routes.len());
                 write!(

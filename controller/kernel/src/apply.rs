@@ -42,9 +42,11 @@ impl Kernel for RunningKernel {
     ) -> Result<Applied, KernelError> {
         tracing::debug!(%step, "applying");
         match step {
-            Step::MakeTunnelDevice(_)
+            Step::LowerTunnel
+            | Step::MakeTunnelDevice(_)
             | Step::WriteTunnel(_)
             | Step::AttachTunnel
+            | Step::RaiseTunnel
             | Step::SetTunnelRoutes { .. }
             | Step::RemoveTunnelRoutes { .. }
             | Step::RemoveTunnel => tunnel::apply(&self.pins, &mut self.blocks, step, blocks)?,

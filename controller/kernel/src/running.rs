@@ -162,19 +162,20 @@ impl RunningKernel {
     /// The first that occurs; what can be taken down is, nevertheless, and links come first.
     pub fn detach_all(&mut self) -> Result<usize, KernelError> {
         self.built.clear();
-        // The device goes first: without its programs it would send what it is not to send.
-        let had_tunnel = tunnel::is_pinned(&self.pins)?;
-        tunnel::remove(&self.pins)?;
         let root = self.pins.instance().to_owned();
         let mut versions = Vec::new();
         for name in names_in(&root)? {
             versions.push(root.join(name));
         }
         let mut failed = None;
-        let mut detached = usize::from(had_tunnel);
+        let mut detached = 0;
         for version in &versions {
             for links in LINK_FOLDERS.map(|folder| version.join(folder)) {
-                for name in names_in(&links)? {
+                let names = names_in(&links).unwrap_or_else(|error| {
+                    failed.get_or_insert(error);
+                    Vec::new()
+                });
+                for name in names {
                     match take_off(&links.join(name)) {
                         Ok(()) => detached += 1,
                         Err(error) => failed = failed.or(Some(error)),
@@ -182,9 +183,13 @@ impl RunningKernel {
                 }
             }
         }
+        let had_tunnel = tunnel::is_pinned(&self.pins);
+        let removed = tunnel::remove(&self.pins);
         if let Some(error) = failed {
             return Err(error);
         }
+        removed?;
+        detached += usize::from(had_tunnel?);
         if_present(fs::remove_dir_all(&root))
             .asked(|| format!("removing the folder {}", root.display()))?;
         // Stays while another instance has pins.

@@ -216,7 +216,7 @@ pub const fn port_and_protocol(port: u16, protocol: u8) -> u32 {
     (protocol as u32) << 16 | port as u32
 }
 
-/// An IPv4 address as in [`Service::address`].
+/// An IPv4 address in host order, as IPv4-mapped IPv6: so all addresses of services, flows and peers are.
 #[inline(always)]
 #[must_use]
 pub const fn mapped(address: u32) -> [u64; 2] {

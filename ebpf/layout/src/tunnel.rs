@@ -61,18 +61,6 @@ pub struct Peer {
     pub padding: u32,
 }
 
-/// Upper half of an IPv4-mapped address.
-pub const MAPPED_UPPER: u64 = 0;
-/// Lower half of an IPv4-mapped address, without the address.
-pub const MAPPED_LOWER: u64 = 0xffff_0000_0000;
-
-/// An IPv4 address in host order, as IPv4-mapped IPv6.
-#[inline(always)]
-#[must_use]
-pub const fn mapped(address: u32) -> [u64; 2] {
-    [MAPPED_UPPER, MAPPED_LOWER | address as u64]
-}
-
 /// Counters of the tunnel.
 pub const COUNTERS: u32 = 32;
 

@@ -2,8 +2,9 @@
 //! from may send it.
 
 use headgate_layout::{
+    services::mapped,
     tables::{ADDRESSES_V4, ADDRESSES_V6, AddressTables4, AddressTables6},
-    tunnel::{Event, Peer, TUNNEL, Tunnel, mapped},
+    tunnel::{Event, Peer, TUNNEL, Tunnel},
 };
 
 use crate::{

@@ -60,7 +60,7 @@ fn exception(finding: &Finding) -> Option<ResourceException> {
     })
 }
 
-/// Peers that stand, and that no packet gets to.
+/// Peers that stand, and that no packet gets to or, if they are the node itself, from.
 fn unjoined(report: &Report) -> impl Iterator<Item = ResourceException> {
     let reason = report
         .tunnel
@@ -70,7 +70,7 @@ fn unjoined(report: &Report) -> impl Iterator<Item = ResourceException> {
             PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason) => Some(reason),
         });
     let peers = report.peers.iter();
-    let standing = peers.filter(|peer| peer.effective.is_some() && !peer.is_own);
+    let standing = peers.filter(|peer| peer.effective.is_some());
     standing.filter_map(move |peer| {
         Some(ResourceException {
             kind: Kind::TunnelPeer.as_str().to_owned(),
@@ -161,4 +161,56 @@ fn shortened(message: &str) -> String {
 fn kernel_release() -> String {
     let uname = rustix::system::uname();
     uname.release().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use headgate_compile::compilation::PeerSummary;
+    use headgate_datapath::state::Digest;
+
+    use super::*;
+    use crate::report::TunnelReport;
+
+    fn peer(name: &str, is_own: bool, effective: Option<u64>) -> PeerSummary {
+        PeerSummary {
+            name: name.to_owned(),
+            place: String::new(),
+            generation: 2,
+            effective,
+            selected: true,
+            is_own,
+            endpoint: [192, 0, 2, 1].into(),
+            networks: Vec::new(),
+            vni: 7,
+            mac: String::new(),
+            local: None,
+            tunnel: None,
+        }
+    }
+
+    #[test]
+    fn a_tunnel_that_is_not_as_wanted_is_told_of_all_its_peers() {
+        let of = |status| {
+            let report = Report {
+                peers: vec![
+                    peer("own", true, Some(1)),
+                    peer("other", false, Some(1)),
+                    peer("none", false, None),
+                ],
+                tunnel: Some(TunnelReport {
+                    wanted: Digest::of(b"tunnel"),
+                    status,
+                }),
+                ..Report::default()
+            };
+            let exceptions = super::status(&report).exceptions.into_iter();
+            exceptions.map(|e| (e.name, e.message)).collect::<Vec<_>>()
+        };
+        let message = "the tunnel is not as wanted: why";
+        assert_eq!(
+            of(PortStatus::Outdated("why".to_owned())),
+            ["other", "own"].map(|name| (name.to_owned(), message.to_owned()))
+        );
+        assert_eq!(of(PortStatus::Enforced), []);
+    }
 }

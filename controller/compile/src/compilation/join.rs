@@ -131,6 +131,13 @@ impl Compiler<'_> {
         if let Some(message) = self.taken_port(spec, book) {
             return Some(stalled(FindingReason::PortTaken, "spec.port", message));
         }
+        if let Some(message) = self.is_own(spec).then(|| book.other_device(spec)).flatten() {
+            return Some(stalled(
+                FindingReason::AddressTaken,
+                "spec.endpoint",
+                message,
+            ));
+        }
         if let Some((index, other)) = book.holder(uid, spec) {
             let message = format!(
                 "{} is a network of TunnelPeer/{other}; list it once, or split it: the longer prefix wins",
@@ -143,7 +150,36 @@ impl Compiler<'_> {
             let reason = FindingReason::EndpointInTunnel;
             return Some(stalled(reason, "spec.endpoint", message));
         }
+        if let Some((index, message)) = self.captures(spec) {
+            let reason = FindingReason::EndpointInTunnel;
+            let path = format!("spec.podCIDRs[{index}]");
+            return Some(stalled(reason, &path, message));
+        }
         self.too_narrow(spec, book)
+    }
+
+    /// Which network would take packets to a peer that must always be reached, an API server say, into the
+    /// tunnel. One that has only a part of such a peer's addresses is taken for meant.
+    fn captures(&self, spec: &TunnelPeerSpec) -> Option<(usize, String)> {
+        if self.is_own(spec) {
+            return None;
+        }
+        let is_other = |prefix: &Prefix| !self.node.addresses.contains(&prefix.address);
+        let failsafe = self.node.failsafe.iter().map(|peer| peer.prefix);
+        let failsafe: BTreeSet<Prefix> = failsafe.filter(is_other).collect();
+        let networks = networks_by_place(spec);
+        let mut captured = networks.filter_map(|(index, network)| {
+            let around = Prefix {
+                address: network.network(),
+                length: network.prefix_len(),
+            };
+            let prefix = failsafe.iter().find(|prefix| around.covers(prefix))?;
+            let message = format!(
+                "{prefix} is a failsafe peer of this node (--failsafe-cidr, or an API server) and lies in {network}: packets to it would go through the tunnel; list networks without it"
+            );
+            Some((index, message))
+        });
+        captured.next()
     }
 
     fn taken_port(&self, spec: &TunnelPeerSpec, book: &Book) -> Option<String> {
@@ -193,12 +229,12 @@ impl Compiler<'_> {
                 _ => None,
             })
             .collect();
-        let own = standing.iter().find(|peer| peer.is_own);
+        let own = Own::of(&standing);
         let others: Vec<&Standing<'_>> = standing.iter().filter(|peer| !peer.is_own).collect();
         for peer in &others {
             findings.extend(self.unreachable(peer));
         }
-        let tunnel = self.tunnel(own, &others)?;
+        let tunnel = self.tunnel(&own, &others)?;
         let device = tunnel.as_ref().map(|(tunnel, _)| tunnel.device);
         let peers = standing.iter().map(|peer| self.peer_summary(peer, device));
         Ok(Joined {
@@ -227,16 +263,17 @@ impl Compiler<'_> {
 
     fn tunnel(
         &self,
-        own: Option<&Standing<'_>>,
+        own: &Own,
         others: &[&Standing<'_>],
     ) -> Result<Option<(Tunnel, Block)>, TooLarge> {
         let underlay = |peer: &Standing<'_>| self.node.underlays.get(&peer.spec.endpoint_address());
-        let local = others.iter().find_map(|peer| underlay(peer)?.local);
-        let mac = own.map(|own| own.spec.device_address());
-        let Some(mac) = mac.or(local.map(device_address)) else {
+        let Some(first) = others.first() else {
             return Ok(None);
         };
-        let Some(first) = others.first() else {
+        let local = others.iter().find_map(|peer| underlay(peer)?.local);
+        let local = local.or_else(|| self.likely_local(first.spec.endpoint_address()));
+        let mac = own.device.map(|device| device.mac);
+        let Some(mac) = mac.or(local.map(device_address)) else {
             return Ok(None);
         };
         let port = first.spec.port;
@@ -253,10 +290,10 @@ impl Compiler<'_> {
                 endpoint: peer.spec.endpoint_address(),
                 local: underlay(peer).and_then(|underlay| underlay.local),
                 vni: peer.spec.vni,
-                accepted_vni: own.map_or(peer.spec.vni, |own| own.spec.vni),
+                accepted_vni: own.device.map_or(peer.spec.vni, |device| device.vni),
             })
             .collect();
-        let block = tables(&remotes, port)?;
+        let block = tables(&remotes, &own.networks, port)?;
         let (neighbours, routes) = self.ways(own, others, &remotes);
         let tunnel = Tunnel {
             device,
@@ -267,10 +304,26 @@ impl Compiler<'_> {
         Ok(Some((tunnel, block)))
     }
 
+    /// The node's address that it would have on the way to an endpoint, had it one: the one that is most like
+    /// it. While the network below is away, the device has what it had, or all that its peers set would go.
+    fn likely_local(&self, endpoint: IpAddr) -> Option<IpAddr> {
+        let is_lasting = |address: &&IpAddr| match address {
+            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+        };
+        let addresses = self.node.addresses.iter().filter(is_lasting);
+        let likeness = |address: &&IpAddr| match (address, endpoint) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => 1 + (a.to_bits() ^ b.to_bits()).leading_zeros(),
+            (IpAddr::V6(a), IpAddr::V6(b)) => 1 + (a.to_bits() ^ b.to_bits()).leading_zeros(),
+            _ => 0,
+        };
+        addresses.max_by_key(likeness).copied()
+    }
+
     /// What sends packets to the device.
     fn ways(
         &self,
-        own: Option<&Standing<'_>>,
+        own: &Own,
         others: &[&Standing<'_>],
         remotes: &[RemotePeer],
     ) -> (Neighbours, Routes) {
@@ -278,7 +331,7 @@ impl Compiler<'_> {
         for (peer, remote) in others.iter().zip(remotes) {
             let mac = MacAddress(peer.spec.device_address());
             for network in &remote.networks {
-                let gateway = gateway(*network, remote.endpoint);
+                let gateway = gateway(*network, remote.endpoint, mac, &neighbours);
                 neighbours.insert(gateway, mac);
                 let source = self.source(own, *network, remote.local);
                 let prefix = Prefix {
@@ -293,17 +346,12 @@ impl Compiler<'_> {
 
     /// What the node's own packets to `network` come from, so that answers come back: an address of its own
     /// in its own networks, which come back through the tunnel, else the one that the peer knows it by.
-    fn source(
-        &self,
-        own: Option<&Standing<'_>>,
-        network: IpNet,
-        local: Option<IpAddr>,
-    ) -> Option<IpAddr> {
+    fn source(&self, own: &Own, network: IpNet, local: Option<IpAddr>) -> Option<IpAddr> {
         let is_v4 = matches!(network, IpNet::V4(_));
         let is_of_family = |address: &IpAddr| address.is_ipv4() == is_v4;
-        let own = own.map_or(&[][..], |own| own.networks.as_slice());
         let addresses = self.node.addresses.iter().filter(|a| is_of_family(a));
-        let mut inside = addresses.filter(|a| own.iter().any(|network| network.contains(*a)));
+        let mut inside =
+            addresses.filter(|a| own.networks.iter().any(|network| network.contains(*a)));
         inside.next().copied().or(local.filter(is_of_family))
     }
 
@@ -373,6 +421,39 @@ struct Standing<'a> {
     is_own: bool,
 }
 
+/// What packets to a peer carry and ask for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Device {
+    vni: u32,
+    mac: [u8; 6],
+}
+
+impl Device {
+    fn of(spec: &TunnelPeerSpec) -> Self {
+        Self {
+            vni: spec.vni,
+            mac: spec.device_address(),
+        }
+    }
+}
+
+/// The node itself, as its own peers have it: one device, and the networks of them all.
+struct Own {
+    device: Option<Device>,
+    networks: Vec<IpNet>,
+}
+
+impl Own {
+    fn of(standing: &[Standing<'_>]) -> Self {
+        let own = || standing.iter().filter(|peer| peer.is_own);
+        let networks = own().flat_map(|peer| peer.networks.iter().copied());
+        Self {
+            device: own().next().map(|peer| Device::of(peer.spec)),
+            networks: networks.collect(),
+        }
+    }
+}
+
 /// Who has which network, and what all peers have in common.
 #[derive(Default)]
 struct Book {
@@ -381,7 +462,10 @@ struct Book {
     /// What was given in this attempt, and whether to the node itself.
     taken: BTreeMap<IpNet, (String, bool)>,
     endpoints: BTreeMap<IpAddr, String>,
+    /// Of peers in effect that still ask for theirs, else of the first that was taken.
     port: Option<(u16, String)>,
+    /// What the node's own peers say of its device, held as the port is.
+    own: Option<(Device, String)>,
     mtu: Option<u32>,
 }
 
@@ -397,10 +481,29 @@ impl Book {
             let asked: BTreeSet<IpNet> = peer.spec.networks().into_iter().collect();
             let held = good.networks().into_iter().filter(|n| asked.contains(n));
             let holder = (uid.clone(), version.name.name.clone());
+            let is_free = !compiler.node.vxlan_ports.contains_key(&good.port);
+            if is_free && peer.spec.port == good.port {
+                book.port
+                    .get_or_insert_with(|| (good.port, holder.1.clone()));
+            }
+            let device = Device::of(good);
+            if compiler.is_own(good) && Device::of(&peer.spec) == device {
+                book.own.get_or_insert_with(|| (device, holder.1.clone()));
+            }
             book.held
                 .extend(held.map(|network| (network, holder.clone())));
         }
         book
+    }
+
+    /// Why the node cannot be this peer too.
+    fn other_device(&self, spec: &TunnelPeerSpec) -> Option<String> {
+        let (device, other) = self.own.as_ref()?;
+        (*device != Device::of(spec)).then(|| {
+            format!(
+                "TunnelPeer/{other} is this node as well, and has another vni or mac, where a node has one of each; give them the same, or list all networks in one"
+            )
+        })
     }
 
     /// The first network that another has, by its place in the list.
@@ -410,12 +513,8 @@ impl Book {
             let taken = self.taken.get(network).map(|(name, _)| name);
             taken.or(held.map(|(_, name)| name))
         };
-        let cidrs = spec.pod_cidrs.iter().enumerate();
-        let mut networks = cidrs.filter_map(|(index, text)| {
-            let network = headgate_crds::parse_cidr(text).ok()?.trunc();
-            Some((index, of_other(&network)?.as_str()))
-        });
-        networks.next()
+        let mut networks = networks_by_place(spec);
+        networks.find_map(|(index, network)| Some((index, of_other(&network)?.as_str())))
     }
 
     /// Why packets to an endpoint would go through the tunnel again.
@@ -451,11 +550,20 @@ impl Book {
             .insert(spec.endpoint_address(), name.to_owned());
         self.port
             .get_or_insert_with(|| (spec.port, name.to_owned()));
-        if !is_own {
+        if is_own {
+            self.own
+                .get_or_insert_with(|| (Device::of(spec), name.to_owned()));
+        } else {
             let mtu = compiler.inner_mtu(spec);
             self.mtu = self.mtu.into_iter().chain(mtu).min();
         }
     }
+}
+
+/// The networks of a peer, by their place in its list.
+fn networks_by_place(spec: &TunnelPeerSpec) -> impl Iterator<Item = (usize, IpNet)> {
+    let cidrs = spec.pod_cidrs.iter().enumerate();
+    cidrs.filter_map(|(index, text)| Some((index, headgate_crds::parse_cidr(text).ok()?.trunc())))
 }
 
 fn stalled(reason: FindingReason, path: &str, message: String) -> Remark {

@@ -18,7 +18,12 @@ impl Planner<'_> {
         let found = observed
             .device
             .filter(|f| f.device.port == wanted.device.port);
-        let keeps_routes = found.is_some_and(|found| found.is_up);
+        let judges = observed.programs.is_some() && observed.tables.is_some();
+        let is_up = found.is_some_and(|found| found.is_up);
+        if is_up && !judges {
+            self.steps.push(Step::LowerTunnel);
+        }
+        let keeps_routes = is_up && judges;
         let keeps_neighbours =
             keeps_routes && found.is_some_and(|found| found.device.mac == wanted.device.mac);
         if keeps_routes {
@@ -26,7 +31,7 @@ impl Planner<'_> {
             let stale = stale.filter(|prefix| !wanted.routes.contains_key(prefix));
             self.remove_tunnel_routes(stale.copied().collect(), BTreeSet::new());
         }
-        if found.is_none_or(|found| !found.is_up || found.device != wanted.device) {
+        if found.is_none_or(|found| found.device != wanted.device) {
             self.steps.push(Step::MakeTunnelDevice(wanted.device));
         }
         if observed.tables != Some(wanted.tables) {
@@ -34,6 +39,9 @@ impl Planner<'_> {
         }
         if found.is_none() || observed.programs != Some(self.object) {
             self.steps.push(Step::AttachTunnel);
+        }
+        if !keeps_routes {
+            self.steps.push(Step::RaiseTunnel);
         }
         let neighbours = keeps_neighbours.then_some(&observed.neighbours);
         let neighbours = lacking(&wanted.neighbours, neighbours);

@@ -34,7 +34,36 @@ pub(super) fn find(pins: &Pins) -> Result<Option<Found>, KernelError> {
     Ok(named()?.as_ref().and_then(|link| ours(pins, link)))
 }
 
-/// Makes the device, or changes one of ours, and sets it up.
+/// Our device, which must be there.
+pub(super) fn required(pins: &Pins) -> Result<Found, KernelError> {
+    let missing = || unusable(format!("{DEVICE} is not there"), "it is made anew");
+    find(pins)?.ok_or_else(missing)
+}
+
+/// Sets our device up: from here on it takes packets, which its programs judge.
+pub(super) fn raise(pins: &Pins) -> Result<(), KernelError> {
+    let found = required(pins)?;
+    let answer = change(&mut open()?, flagged(found.ifindex, LinkFlags::Up));
+    answer.map_err(|error| explain(error, &found.device))
+}
+
+/// Sets our device down.
+pub(super) fn lower(pins: &Pins) -> Result<(), KernelError> {
+    let found = required(pins)?;
+    let answer = change(&mut open()?, flagged(found.ifindex, LinkFlags::empty()));
+    answer.asked(|| format!("setting {DEVICE} down"))
+}
+
+fn flagged(ifindex: Ifindex, up: LinkFlags) -> LinkMessage {
+    let mut link = LinkMessage::default();
+    link.header.index = ifindex.0;
+    link.header.flags = up;
+    link.header.change_mask = LinkFlags::Up;
+    link
+}
+
+/// Makes the device, which is down, or changes one of ours and leaves it up or down as it is: without
+/// programs it would take packets from anybody.
 pub(super) fn make(pins: &Pins, wanted: &TunnelDevice) -> Result<(), KernelError> {
     let mut conversation = open()?;
     let present = named()?;
@@ -199,8 +228,6 @@ fn shape(
     drop(change(conversation, quiet));
     let mut link = LinkMessage::default();
     link.header.index = ifindex.0;
-    link.header.flags = LinkFlags::Up;
-    link.header.change_mask = LinkFlags::Up;
     link.attributes = vec![
         LinkAttribute::Address(wanted.mac.0.to_vec()),
         LinkAttribute::Mtu(wanted.mtu),

@@ -12,14 +12,13 @@ use headgate_datapath::{
     kernel::KernelError,
     plan::Step,
     state::{Block, Digest, Ifindex},
-    tunnel::{DEVICE, FoundDevice, ObservedTunnel},
+    tunnel::{FoundDevice, ObservedTunnel},
 };
 use headgate_layout::{tunnel::Event, verdict::Count};
 
 use crate::{
     blocks::BlockReader,
     bpf::Map,
-    error::unusable,
     pins::{Pins, names_in},
 };
 
@@ -62,9 +61,11 @@ pub(crate) fn apply(
     blocks: &BTreeMap<Digest, Block>,
 ) -> Result<(), KernelError> {
     match step {
+        Step::LowerTunnel => device::lower(pins),
         Step::MakeTunnelDevice(device) => device::make(pins, device),
         Step::WriteTunnel(digest) => tables::write(pins, reader, *digest, blocks),
         Step::AttachTunnel => programs::attach(pins, required(pins)?),
+        Step::RaiseTunnel => device::raise(pins),
         Step::SetTunnelRoutes { neighbours, routes } => {
             routes::set(required(pins)?, neighbours, routes)
         }
@@ -77,9 +78,7 @@ pub(crate) fn apply(
 
 /// The number of our device.
 fn required(pins: &Pins) -> Result<Ifindex, KernelError> {
-    let found = device::find(pins)?;
-    let missing = || unusable(format!("{DEVICE} is not there"), "it is made anew");
-    found.map(|found| found.ifindex).ok_or_else(missing)
+    Ok(device::required(pins)?.ifindex)
 }
 
 /// Takes everything away but the counters. The device goes before the programs: without them it would send

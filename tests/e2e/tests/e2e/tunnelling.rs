@@ -92,7 +92,7 @@ fn joined() {
     );
     let peer = node.headgate(&["tunnel", "get", "node-3"]);
     assert!(
-        peer.output.contains("10.244.3.0/24 via 10.244.3.0"),
+        peer.output.contains("10.244.3.0/24 via 192.0.2.3"),
         "{peer:?}"
     );
 }
@@ -124,7 +124,7 @@ fn spoofed() {
         let to = if length == 128 { v6 } else { v4 };
         assert_eq!(datagram(&from.pod, source, to, 1), None, "{address}");
     };
-    for forged in ["10.244.3.9", "fd00:244:3::9", "192.0.2.3"] {
+    for forged in ["10.244.3.9", "fd00:244:3::9", "192.0.2.3", "10.244.2.9"] {
         let before = count(receiver, "SpoofedSource");
         forge(forged);
         assert_eq!(count(receiver, "SpoofedSource"), before + 1, "{forged}");
@@ -234,7 +234,7 @@ fn mended() {
     assert_eq!(ask(&mut held).expect("an answer"), 2, "with another agent");
     for damage in [
         "route del 10.244.2.0/24 dev headgate_vxlan",
-        "neigh del 10.244.2.0 dev headgate_vxlan",
+        "neigh del 192.0.2.2 dev headgate_vxlan",
         "link set headgate_vxlan down",
         "link set headgate_vxlan mtu 1400",
         "link set headgate_vxlan address 02:00:00:00:00:99",

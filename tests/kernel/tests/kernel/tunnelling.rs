@@ -6,21 +6,32 @@ use headgate_compile::tunnel::{RemotePeer, tables};
 use headgate_crds::IpNet;
 use headgate_datapath::{
     failsafe::Prefix,
+    invariants::violations,
     kernel::{Kernel as _, KernelError},
     plan::{Step, StepKind},
     state::DatapathState,
     tunnel::{MacAddress, Neighbours, Routes, Tunnel, TunnelDevice, TunnelRoute},
 };
 use headgate_kernel_tests::{
-    network::{ip, run},
-    node::Node,
+    blocks::default_of,
+    network::{ip, run, veth},
+    node::{Node, port, wanted},
     trials::in_kernel_that_balances as in_kernel,
+};
+use headgate_layout::{
+    maps::{TUNNEL, TUNNEL_COUNTERS},
+    verdict::Action,
 };
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         in_kernel("a_tunnel_is_made_changed_and_removed", changed),
+        in_kernel("a_device_is_up_only_where_its_programs_judge", judged),
+        in_kernel(
+            "what_the_tunnel_cannot_give_up_keeps_no_program_on_an_interface",
+            stuck,
+        ),
         in_kernel("a_tunnel_is_found_by_the_next_agent", found),
         in_kernel("somebody_elses_device_and_port_are_left", foreign),
         in_kernel("five_thousand_peers_are_loaded", many),
@@ -43,7 +54,7 @@ fn tunnel(peers: u32, port: u16) -> DatapathState {
             accepted_vni: 7,
         })
         .collect();
-    let block = tables(&remotes, port).expect("they fit");
+    let block = tables(&remotes, &[], port).expect("they fit");
     let (mut neighbours, mut routes) = (Neighbours::new(), Routes::new());
     for network in remotes.iter().flat_map(|remote| &remote.networks) {
         let gateway = network.network();
@@ -100,6 +111,79 @@ fn changed() {
     node.converge(&DatapathState::default());
     assert!(!run("ip", "link").contains("headgate_vxlan"));
     assert!(!run("ip", "route").contains("proto 157"));
+}
+
+fn is_up() -> bool {
+    run("ip", "link show headgate_vxlan").contains(",UP")
+}
+
+/// Carries out the plan and looks at the kernel after each step.
+fn watched(node: &mut Node, wanted: &DatapathState) -> Vec<StepKind> {
+    let plan = node.plan(wanted);
+    let kinds = plan.steps.iter().map(Step::kind).collect();
+    for step in plan.steps {
+        node.kernel
+            .apply(&step, &wanted.blocks)
+            .expect("carried out");
+        assert_eq!(
+            violations(&node.observe()),
+            Vec::<String>::new(),
+            "after: {step}"
+        );
+    }
+    assert!(node.plan(wanted).is_empty());
+    kinds
+}
+
+fn judged() {
+    let mut node = Node::new();
+    watched(&mut node, &tunnel(2, PORT));
+    assert!(is_up());
+    watched(&mut node, &tunnel(2, 4789));
+    // Whoever takes the programs off leaves a device that takes packets from anybody: it goes down first.
+    std::fs::remove_dir_all(node.layout_pins().join("tunnel")).expect("removed");
+    assert_eq!(
+        watched(&mut node, &tunnel(2, 4789)),
+        [
+            StepKind::LowerTunnel,
+            StepKind::AttachTunnel,
+            StepKind::RaiseTunnel,
+            StepKind::SetTunnelRoutes
+        ]
+    );
+    // An agent that ends before its programs are there leaves a device that is down.
+    node.converge(&DatapathState::default());
+    let wanted = tunnel(2, PORT);
+    let first = node.plan(&wanted).steps.into_iter();
+    for step in first.take_while(|step| step.kind() != StepKind::AttachTunnel) {
+        node.kernel
+            .apply(&step, &wanted.blocks)
+            .expect("carried out");
+    }
+    assert!(!is_up());
+    watched(&mut node, &wanted);
+    assert!(is_up());
+}
+
+fn stuck() {
+    let mut node = Node::new();
+    let mut state = wanted(&[(port(0), veth("v0", "v1"), &default_of(Action::Drop))]);
+    let tunnel = tunnel(1, PORT);
+    state.blocks.extend(tunnel.blocks);
+    state.tunnel = tunnel.tunnel;
+    node.converge(&state);
+    // A map of another shape in the place of its tables.
+    let tables = node.layout_pins().join(TUNNEL.name);
+    std::fs::remove_file(&tables).expect("removed");
+    let counters = node.layout_pins().join(TUNNEL_COUNTERS.name);
+    std::fs::hard_link(counters, &tables).expect("pinned");
+    let refused = node.kernel.detach_all();
+    assert!(refused.is_err(), "{refused:?}");
+    assert!(!run("ip", "link show v0").contains("prog/xdp"));
+    assert!(!run("ip", "link").contains("headgate_vxlan"));
+    std::fs::remove_file(&tables).expect("removed");
+    node.kernel.detach_all().expect("taken down");
+    assert!(!node.pins().exists());
 }
 
 fn found() {

@@ -152,11 +152,10 @@ fn peer_view(peer: &PeerSummary, report: &Report, reading: &Reading, standing: S
     let findings = findings_of(report, Kind::TunnelPeer, &peer.name);
     let interface = InterfaceView {
         interface: DEVICE.to_owned(),
-        // The node itself needs no way to itself.
-        state: if peer.is_own {
-            State::Enforced
-        } else {
-            standing
+        // Where there is no other peer, the node itself needs no tunnel.
+        state: match report.tunnel {
+            None if peer.is_own => State::Enforced,
+            _ => standing,
         },
         reason: None,
     };
