@@ -28,6 +28,8 @@ pub struct FleetIndex {
     pools: Vec<Arc<AddressPoolSpec>>,
     /// What services want, and which.
     served: BTreeMap<Claim, BTreeSet<String>>,
+    /// Networks of peers of the tunnel, and which peers want them.
+    networks: BTreeMap<String, BTreeSet<String>>,
     /// Policies that leave nothing to those after them, in the order in which they are read.
     decisive: Vec<Decisive>,
 }
@@ -70,7 +72,13 @@ impl FleetIndex {
                         names.insert(resource.name.clone());
                     }
                 }
-                Ok(Content::Peer(_)) | Err(_) => {}
+                Ok(Content::Peer(peer)) => {
+                    for network in peer.spec.networks() {
+                        let names = index.networks.entry(network.to_string()).or_default();
+                        names.insert(resource.name.clone());
+                    }
+                }
+                Err(_) => {}
             }
         }
         index.decisive.sort_by(|a, b| a.place.cmp(&b.place));
@@ -116,6 +124,12 @@ impl FleetIndex {
     /// A service other than `name` that wants this as well.
     pub(super) fn rival(&self, claim: &Claim, name: &str) -> Option<&String> {
         let mut names = self.served.get(claim)?.iter();
+        names.find(|other| *other != name)
+    }
+
+    /// A peer other than `name` that wants this network as well.
+    pub(super) fn rival_for(&self, network: &str, name: &str) -> Option<&String> {
+        let mut names = self.networks.get(network)?.iter();
         names.find(|other| *other != name)
     }
 

@@ -2,7 +2,8 @@
 
 use headgate_compile::services;
 use headgate_crds::{
-    Checked, CidrGroupReference, Kind, LoadBalancerService, Problem, Resource, XdpPolicy,
+    Checked, CidrGroupReference, Kind, LoadBalancerService, Problem, Resource, TunnelPeer,
+    XdpPolicy,
 };
 
 use super::{
@@ -34,6 +35,11 @@ pub(super) fn of(checked: &Checked, known: &FleetIndex) -> Vec<String> {
         && known.is_known()
     {
         warnings.extend(of_service(service, known));
+    }
+    if let Resource::TunnelPeer(peer) = &checked.resource
+        && known.is_known()
+    {
+        warnings.extend(of_peer(peer, known));
     }
     warnings.extend(checked.warnings.iter().map(Problem::to_string));
     bounded(warnings)
@@ -152,6 +158,26 @@ fn of_service(service: &LoadBalancerService, known: &FleetIndex) -> Vec<String> 
         warnings.push(format!(
             "spec.addresses: LoadBalancerService {rival} wants an address and port of it as well, and on a node of both only one has it; take another address or port"
         ));
+    }
+    warnings
+}
+
+fn of_peer(peer: &TunnelPeer, known: &FleetIndex) -> Vec<String> {
+    let name = peer.metadata.name.as_deref().unwrap_or_default();
+    let mut warnings = Vec::new();
+    let selector = peer.spec.node_selector.as_ref();
+    if selector.is_some_and(|selector| !known.selects_a_node(selector)) {
+        warnings.push(format!(
+            "spec.nodeSelector: selects none of the {} nodes, so nobody reaches the peer; label a node or correct the selector",
+            known.nodes()
+        ));
+    }
+    for network in peer.spec.networks() {
+        if let Some(rival) = known.rival_for(&network.to_string(), name) {
+            warnings.push(format!(
+                "spec.podCIDRs: TunnelPeer {rival} wants {network} as well, and on a node of both only one has it; take another network"
+            ));
+        }
     }
     warnings
 }

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use headgate_crds::{API_VERSION, all};
-use headgate_e2e_tests::{control_plane::ControlPlane, trials::on_cluster, wait::wait_for_some};
+use headgate_e2e_tests::{
+    control_plane::ControlPlane,
+    trials::on_cluster,
+    wait::{wait_for, wait_for_some},
+};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -57,11 +61,12 @@ fn explained() {
         let (schema, _) = wait_for_some(SOON, &format!("{} in {path}", names.kind), schema);
         assert_described(&names.kind, &schema);
 
-        let said = kubectl.run(&["explain", &names.plural, "--recursive"]);
-        assert!(
-            said.contains(&format!("KIND:       {}", names.kind)),
-            "{said}"
-        );
+        // What is discovered may lag behind what is described.
+        let kind = format!("KIND:       {}", names.kind);
+        wait_for(SOON, &format!("{} is explained", names.kind), || {
+            let said = kubectl.said(&["explain", &names.plural, "--recursive"]);
+            said.output.contains(&kind)
+        });
     }
     let said = kubectl.run(&["explain", "xp.spec.rules.from.cidrs"]);
     assert!(said.contains("Address ranges in CIDR form"), "{said}");

@@ -10,7 +10,7 @@ use headgate_source::{Document, Origin};
 use serde_json::{Value, json};
 
 use super::webhook::{Guarded, SOON, guarded, labels, policy_without_match};
-use crate::objects::{group, policy, pool, rule, service};
+use crate::objects::{group, peer, policy, pool, rule, service};
 
 /// The words of the check for the only problem of an object.
 fn words(object: &Value) -> String {
@@ -159,10 +159,18 @@ pub(super) fn warnings() {
         );
         let pool = with_name(pool(json!({"cidrs": ["203.0.113.0/24"]})), "pool");
         let first = with_name(service(json!({})), "first");
+        let second = json!({"podCIDRs": ["10.244.2.0/24"], "endpoint": "192.0.2.9", "vni": 7});
+        let second = with_name(peer(second), "second");
         guarded.fleet.send_replace(Arc::new(fleet(
             &[("role", "edge")],
-            &[known, all, pool, first],
+            &[known, all, pool, first, second],
         )));
+        let joined =
+            |podcidr: &str| json!({"podCIDRs": [podcidr], "endpoint": "192.0.2.2", "vni": 7});
+        let unreached = |mut spec: Value| {
+            spec["nodeSelector"] = json!({"matchLabels": {"role": "core"}});
+            spec
+        };
         let none = json!({"matchLabels": {"role": "core"}});
         let elsewhere = json!({"addresses": ["198.51.100.1"]});
         let groups = |names: &[&str], list: &str| json!({"from": {"cidrGroups": {"names": names, "selector": {"matchLabels": {"list": list}}}}});
@@ -222,6 +230,14 @@ pub(super) fn warnings() {
                 service(json!({})),
                 "spec.addresses: LoadBalancerService default/first wants an address and port",
             ),
+            (
+                peer(unreached(joined("10.244.3.0/24"))),
+                "spec.nodeSelector: selects none of the 1 nodes, so nobody reaches the peer",
+            ),
+            (
+                peer(joined("10.244.2.0/24")),
+                "spec.podCIDRs: TunnelPeer second wants 10.244.2.0/24 as well",
+            ),
         ];
         for (object, warning) in cases {
             let object = with_name(object, "warned").to_string();
@@ -237,7 +253,7 @@ pub(super) fn warnings() {
             .kubectl()
             .said_of(&["apply", "-f", "-"], &quiet.to_string());
         assert_eq!((said.code, said.errors.as_str()), (0, ""), "{said:?}");
-        assert_eq!(Kind::ALL.len(), 4, "a new kind has warnings of its own");
+        assert_eq!(Kind::ALL.len(), 5, "a new kind has warnings of its own");
     });
 }
 
