@@ -111,7 +111,7 @@ fn metrics() {
     });
     let nobodys = r#"headgate_tunnel_packets_total{event="NoPeer"}"#;
     assert!(has(&ask(&node, "/metrics"), &format!("{nobodys} 0")));
-    node.ip("route add 10.9.0.0/16 via 10.244.2.0 dev headgate_vxlan onlink");
+    node.ip("route add 10.9.0.0/16 via 192.168.0.2 dev headgate_vxlan onlink");
     let socket = node.enter(|| UdpSocket::bind("0.0.0.0:0"));
     let sent = socket.and_then(|socket| socket.send_to(b"data", "10.9.0.1:9"));
     sent.expect("it is sent");
