@@ -17,6 +17,8 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
+use crate::sockets::forget_unsent_at_close;
+
 /// Name of the Lease.
 pub const LEASE: &str = "headgate-operator";
 /// Seconds for which a holder that says nothing keeps it.
@@ -46,7 +48,8 @@ struct Campaign {
     seen: Option<(Option<String>, Instant)>,
 }
 
-/// Strives for the Lease for ever, and says in `is_leader` whether it is held.
+/// Strives for the Lease for ever, and says in `is_leader` whether it is held. `listening` are the ports that
+/// others connect to.
 ///
 /// # Errors
 /// It was held and is lost.
@@ -54,6 +57,7 @@ pub async fn campaign(
     client: Client,
     namespace: &str,
     identity: String,
+    listening: &[u16],
     is_leader: &watch::Sender<bool>,
 ) -> Result<std::convert::Infallible, LeaderError> {
     let mut campaign = Campaign {
@@ -68,6 +72,10 @@ pub async fn campaign(
         attempts.tick().await;
         let began = Instant::now();
         let leads = *is_leader.borrow();
+        if leads {
+            // At each attempt, for a write may be given up before the lead is.
+            forget_unsent_at_close(listening);
+        }
         let limit = match leads {
             true => DEADLINE.saturating_sub(renewed.elapsed()),
             false => DEADLINE,

@@ -18,6 +18,7 @@ pub mod reserved;
 pub mod rollup;
 mod run;
 pub mod services;
+mod sockets;
 pub mod status;
 mod statuses;
 mod telemetry;

@@ -80,6 +80,11 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
         stopped,
     );
     let mut admission = pin!(admission.fuse());
+    let listening: Vec<u16> = [config.metrics, config.admission.as_ref().map(|a| a.listen)]
+        .into_iter()
+        .flatten()
+        .map(|address| address.port())
+        .collect();
     tracing::info!(identity, namespace, "operator started");
     let outcome = tokio::select! {
         never = Watches::new(&client, namespace).publish(publish) => match never {},
@@ -98,7 +103,7 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
             Ok(never) => match never {},
         },
         failed = admission.as_mut() => failed.map_err(Into::into),
-        lost = campaign(client.clone(), namespace, identity.clone(), &leads) => match lost {
+        lost = campaign(client.clone(), namespace, identity.clone(), &listening, &leads) => match lost {
             Err(error) => Err(error.into()),
             Ok(never) => match never {},
         },
