@@ -1,6 +1,6 @@
 //! Programs at the egress of interfaces, by TCX: one there is, the same for all, without tables.
 
-use std::{collections::BTreeMap, io};
+use std::collections::BTreeMap;
 
 use headgate_datapath::{
     kernel::KernelError,
@@ -10,11 +10,12 @@ use headgate_datapath::{
 
 use crate::{
     bpf::{Link, Program},
-    error::{Asked, absent, if_present},
+    error::{Asked, if_present},
     netlink,
     object::{load_egress, object_digest},
     pins::{Pins, Side, unpin},
     shared::Shared,
+    tcx::{remove, take_off},
 };
 
 /// Puts the present program at the egress; one that is there already is replaced behind its link.
@@ -52,21 +53,9 @@ pub(crate) fn attach(
 pub(crate) fn detach(pins: &Pins, port: PortIndex) -> Result<(), KernelError> {
     let asked = || format!("detaching {port} from its egress");
     for object in pinned(pins, port)? {
-        let path = pins.egress(port, object);
-        if let Some(link) = if_present(Link::pinned(&path)).asked(asked)? {
-            take_off(&link).asked(asked)?;
-        }
-        unpin(&path)?;
+        remove(&pins.egress(port, object), asked)?;
     }
     Ok(())
-}
-
-/// An interface that went away by itself has taken its programs with it.
-fn take_off(link: &Link) -> io::Result<()> {
-    match link.detach() {
-        Err(error) if absent(&error) || error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
-        answer => answer,
-    }
 }
 
 fn pinned(pins: &Pins, port: PortIndex) -> Result<Vec<Digest>, KernelError> {

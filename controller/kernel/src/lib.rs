@@ -23,6 +23,7 @@ mod observe;
 mod pins;
 mod running;
 mod shared;
+mod tcx;
 pub mod tunnel;
 mod watch;
 

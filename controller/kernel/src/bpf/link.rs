@@ -81,7 +81,7 @@ impl Link {
         Self::create_as(bpf_attach_type::BPF_XDP, program, ifindex, flags.0)
     }
 
-    /// Attaches `program` to the egress, behind all that are there.
+    /// Attaches `program` to a side of an interface by TCX, behind all that are there.
     pub(crate) fn create_tcx(program: &Program, ifindex: Ifindex, side: Side) -> io::Result<Self> {
         let kind = match side {
             Side::In => bpf_attach_type::BPF_TCX_INGRESS,

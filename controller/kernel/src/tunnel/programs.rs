@@ -1,6 +1,6 @@
 //! The two programs at the device, by TCX.
 
-use std::{collections::BTreeSet, io};
+use std::collections::BTreeSet;
 
 use headgate_datapath::{
     kernel::KernelError,
@@ -10,9 +10,10 @@ use headgate_datapath::{
 
 use crate::{
     bpf::{Link, Program},
-    error::{Asked, absent, if_present},
+    error::{Asked, if_present},
     object::{load_tunnel, object_digest},
     pins::{Pins, Side, unpin},
+    tcx::{remove, take_off},
 };
 
 use super::tables;
@@ -52,22 +53,10 @@ pub(super) fn detach(pins: &Pins) -> Result<(), KernelError> {
     for side in [Side::Out, Side::In] {
         let asked = || format!("detaching from {DEVICE}, {side}");
         for object in pinned(pins, side)? {
-            let path = pins.tunnel(side, object);
-            if let Some(link) = if_present(Link::pinned(&path)).asked(asked)? {
-                take_off(&link).asked(asked)?;
-            }
-            unpin(&path)?;
+            remove(&pins.tunnel(side, object), asked)?;
         }
     }
     Ok(())
-}
-
-/// A device that went away has taken its programs with it.
-fn take_off(link: &Link) -> io::Result<()> {
-    match link.detach() {
-        Err(error) if absent(&error) || error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
-        answer => answer,
-    }
 }
 
 fn pinned(pins: &Pins, side: Side) -> Result<Vec<Digest>, KernelError> {
