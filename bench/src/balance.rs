@@ -152,7 +152,7 @@ fn times(node: &mut Node, table: &mut Table) -> anyhow::Result<()> {
     table.figure("  and live", live.as_secs_f64() * 1e3, Some(1_000.0), "ms");
     table.figure(
         "  their tables",
-        first.bytes().len() as f64 / f64::from(1 << 20),
+        f64::from(first.length_with_ring_blocks()) / f64::from(1 << 20),
         None,
         "MiB",
     );

@@ -45,7 +45,7 @@ impl Node {
             flows,
             ..DatapathState::default()
         };
-        wanted.blocks.insert(block.digest(), block.clone());
+        wanted.hold(block);
         let attachment = Attachment {
             interface: "lo".to_owned(),
             ifindex: Ifindex(1),

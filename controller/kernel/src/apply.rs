@@ -24,6 +24,7 @@ use crate::{
     grace::GracePeriod,
     observe::{entry_ids, observe, open_outer},
     pins::unpin,
+    ring_blocks,
     running::RunningKernel,
     shared::Shared,
     tunnel,
@@ -80,6 +81,17 @@ impl Kernel for RunningKernel {
                 Shared::required(&self.pins)?.flip(*slot)?;
             }
             Step::Settle => self.settle()?,
+            Step::BuildRingBlocks(digests) => {
+                let built = ring_blocks::build(&mut self.blocks, digests, blocks)?;
+                self.built.extend(built);
+            }
+            Step::WriteRingBlocks(entries) => {
+                let outer = Shared::required(&self.pins)?.ring_blocks;
+                ring_blocks::write(&outer, &mut self.blocks, &self.built, entries)?;
+            }
+            Step::ClearRingBlocks(entries) => {
+                ring_blocks::clear(&Shared::required(&self.pins)?.ring_blocks, entries)?;
+            }
             Step::ReplaceProgram { port, capacity } => replace(&self.pins, *port, *capacity)?,
             Step::Detach(port) => detach(&self.pins, *port)?,
             Step::Attach {

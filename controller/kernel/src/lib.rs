@@ -21,6 +21,7 @@ pub mod next_hops;
 mod object;
 mod observe;
 mod pins;
+mod ring_blocks;
 mod running;
 mod shared;
 mod tcx;

@@ -16,6 +16,7 @@ mod object;
 mod real_lists;
 mod refusals;
 mod replacing;
+mod ring_blocks;
 mod settling;
 mod translating;
 mod tunnelling;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         real_lists::trials(),
         refusals::trials(),
         replacing::trials(),
+        ring_blocks::trials(),
         settling::trials(),
     ]
     .into_iter()
