@@ -13,6 +13,7 @@ mod mending;
 mod messages;
 mod monitoring;
 mod object;
+mod overlay;
 mod real_lists;
 mod refusals;
 mod replacing;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         messages::trials(),
         monitoring::trials(),
         object::trials(),
+        overlay::trials(),
         real_lists::trials(),
         refusals::trials(),
         replacing::trials(),

@@ -38,10 +38,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-const PORT: u16 = 8472;
+pub(crate) const PORT: u16 = 8472;
 
 /// A tunnel to so many peers, each with a network of its own, at this port.
-fn tunnel(peers: u32, port: u16) -> DatapathState {
+pub(crate) fn tunnel(peers: u32, port: u16) -> DatapathState {
     let remotes: Vec<RemotePeer> = (0..peers)
         .map(|number| RemotePeer {
             networks: vec![
