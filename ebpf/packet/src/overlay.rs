@@ -8,6 +8,7 @@ use crate::{
     aging::advance,
     flows::{Ends, FlowTable, of_reply},
     frame::Frame,
+    icmp::quoting,
     nat::{read, to_client},
     parse::{ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, PROTOCOL_UDP},
     wire::{IPV4_FRAGMENT, IPV4_WITHOUT_OPTIONS, Ipv4Header, Ipv6Header, Version},
@@ -21,6 +22,8 @@ pub enum Crossing {
     Back(Reply),
     /// A backend's with no hop left to live.
     Expired,
+    /// An ICMP error about what a backend was sent: [`crate::icmp::tell_client`] makes it one for the client.
+    Message,
 }
 
 /// A backend's packet, and what the client awaits.
@@ -45,7 +48,10 @@ pub fn crossing<F: Frame + ?Sized, T: FlowTable>(
     ethertype: u16,
     flows: &T,
 ) -> Option<Crossing> {
-    let (version, hops) = plain(frame, ethertype)?;
+    let (version, protocol, hops) = plain(frame, ethertype)?;
+    if protocol == version.icmp() {
+        return message(frame, version, flows);
+    }
     let (ends, segment) = read(frame, version)?;
     let gone_out = of_reply(flows, &ends.reversed());
     if gone_out.is_some() {
@@ -76,9 +82,31 @@ pub fn crossing<F: Frame + ?Sized, T: FlowTable>(
     }))
 }
 
-/// Version and hops left of a whole packet of TCP or UDP without options and extension headers.
+/// The same of an ICMP error: XDP has made it one for a backend from which the quoted packet is, or it is about
+/// what a backend was sent.
 #[inline(always)]
-fn plain<F: Frame + ?Sized>(frame: &F, ethertype: u16) -> Option<(Version, u8)> {
+fn message<F: Frame + ?Sized, T: FlowTable>(
+    frame: &F,
+    version: Version,
+    flows: &T,
+) -> Option<Crossing> {
+    let error = quoting(frame, version)?;
+    let answered = of_reply(flows, &error.quoted);
+    if answered.is_some() {
+        let flow = flows.flow(answered.number())?;
+        let way = flow.to_backend.get();
+        let is_from_node = flow.local.get() == error.outer.source;
+        let stands = answered.guard().is_same(Guard(flow.guard.get()));
+        let goes_out = stands && is_from_node && way.is_over();
+        return goes_out.then_some(Crossing::Out(way.ifindex));
+    }
+    let asked = of_reply(flows, &error.quoted.reversed());
+    asked.is_some().then_some(Crossing::Message)
+}
+
+/// Version, protocol and hops left of a whole packet of TCP, UDP or ICMP without options and extension headers.
+#[inline(always)]
+fn plain<F: Frame + ?Sized>(frame: &F, ethertype: u16) -> Option<(Version, u8, u8)> {
     let (version, protocol, hops) = match ethertype {
         ETHERTYPE_IPV4 => {
             let header: &Ipv4Header = frame.at(ETHERNET_LENGTH)?;
@@ -94,6 +122,6 @@ fn plain<F: Frame + ?Sized>(frame: &F, ethertype: u16) -> Option<(Version, u8)> 
         }
         _ => return None,
     };
-    let is_translated = protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP;
-    is_translated.then_some((version, hops))
+    let is_read = [PROTOCOL_TCP, PROTOCOL_UDP, version.icmp()].contains(&protocol);
+    is_read.then_some((version, protocol, hops))
 }

@@ -5,7 +5,7 @@ use core::ptr::null_mut;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
         bpf_hdr_start_off::BPF_HDR_START_NET,
     },
     helpers::generated::{
@@ -19,26 +19,44 @@ use headgate_layout::services::Way;
 use headgate_packet::{
     flows::Ends,
     frame::{Frame, WireType},
+    icmp::tell_client,
     overlay::{Crossing, Reply, crossing},
-    parse::{ETHERNET_LENGTH, ETHERTYPE_IPV6, PROTOCOL_TCP, PROTOCOL_UDP},
+    parse::{
+        ETHERNET_LENGTH, ETHERTYPE_IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP,
+    },
 };
 
-use crate::flows::MapFlows;
+use crate::{flows::MapFlows, frame::SocketBuffer};
 
 /// `TCX_NEXT` and `TCX_DROP` (include/uapi/linux/bpf.h).
 const NEXT: i32 = -1;
 const DROP: i32 = 2;
 
+/// In an action's place: an ICMP error that is still to be told.
+const TELLS: i32 = 0xff;
+
 /// Sends on what XDP has made for a backend behind an overlay, and to its client what such a backend answers.
 /// Anything else goes on as it is.
 #[classifier]
 pub fn headgate_overlay(ctx: TcContext) -> i32 {
+    // One after the other: both take much of a program's stack.
+    match headgate_cross(ctx.skb.skb) {
+        TELLS => headgate_tell(ctx.skb.skb),
+        action => action,
+    }
+}
+
+/// What is to be done with a packet, or [`TELLS`]. As `crate::maps::headgate_find`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn headgate_cross(skb: *mut __sk_buff) -> i32 {
+    let ctx = TcContext::new(skb);
     let Some(flows) = MapFlows::get() else {
         return NEXT;
     };
     // SAFETY: the context is the one that the kernel gave to this run.
-    let (protocol, is_tagged) = unsafe { ((*ctx.skb.skb).protocol, (*ctx.skb.skb).vlan_present) };
-    let ethertype = u16::from_be(protocol as u16);
+    let is_tagged = unsafe { (*skb).vlan_present };
+    let ethertype = ethertype(skb);
     let headers = match Headers::of(&ctx, ethertype) {
         Some(headers) if is_tagged == 0 => headers,
         _ => return NEXT,
@@ -46,6 +64,7 @@ pub fn headgate_overlay(ctx: TcContext) -> i32 {
     let sent = match crossing(&headers, ethertype, &flows) {
         None => return NEXT,
         Some(Crossing::Expired) => return DROP,
+        Some(Crossing::Message) => return TELLS,
         Some(Crossing::Out(ifindex)) => out(&ctx, ifindex),
         Some(Crossing::Back(reply)) => back(&ctx, &reply),
     };
@@ -53,8 +72,14 @@ pub fn headgate_overlay(ctx: TcContext) -> i32 {
     sent.unwrap_or(DROP)
 }
 
-/// Bytes of the longest headers: IPv6 and TCP.
-const LENGTH: usize = 60;
+#[inline(always)]
+fn ethertype(skb: *const __sk_buff) -> u16 {
+    // SAFETY: the context is the one that the kernel gave to this run.
+    u16::from_be(unsafe { (*skb).protocol } as u16)
+}
+
+/// Bytes of the longest headers: IPv6, ICMPv6, and what it quotes of IPv6 and ports.
+const LENGTH: usize = 96;
 
 /// A packet's headers, copied: they lie where offsets behind an Ethernet header say, whether the packet has one or not.
 #[repr(C, align(8))]
@@ -78,6 +103,8 @@ impl Headers {
             (V4, PROTOCOL_UDP) => headers.load::<V4, 8>(ctx)?,
             (V6, PROTOCOL_TCP) => headers.load::<V6, 20>(ctx)?,
             (V6, PROTOCOL_UDP) => headers.load::<V6, 8>(ctx)?,
+            (V4, PROTOCOL_ICMP) => headers.load::<V4, 36>(ctx)?,
+            (V6, PROTOCOL_ICMPV6) => headers.load::<V6, 56>(ctx)?,
             _ => return None,
         }
         Some(headers)
@@ -140,6 +167,30 @@ fn back(ctx: &TcContext, reply: &Reply) -> Result<i32, i64> {
     write_link(ctx, reply.is_v6, &reply.way)?;
     // SAFETY: a helper that keeps two numbers for when the program has ended.
     Ok(unsafe { bpf_redirect(reply.way.ifindex, 0) as i32 })
+}
+
+/// Makes an ICMP error about what a backend was sent one for the client. As `crate::maps::headgate_find`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn headgate_tell(skb: *mut __sk_buff) -> i32 {
+    let told = match MapFlows::get() {
+        Some(flows) => tell(&TcContext::new(skb), flows),
+        None => Ok(DROP),
+    };
+    told.unwrap_or(DROP)
+}
+
+#[inline(always)]
+fn tell(ctx: &TcContext, flows: MapFlows) -> Result<i32, i64> {
+    have_link_header(ctx)?;
+    ctx.store(12, &ethertype(ctx.skb.skb).to_be(), 0)?;
+    let length = ctx.len();
+    ctx.pull_data(length.min(ETHERNET_LENGTH + LENGTH as u32))?;
+    match tell_client(&mut SocketBuffer::new(ctx), length, flows) {
+        // SAFETY: as in `back`.
+        Ok(Some(way)) => Ok(unsafe { bpf_redirect(way.ifindex, 0) as i32 }),
+        _ => Ok(DROP),
+    }
 }
 
 /// Packets of devices without a link layer begin with their network header, and so do those of others behind a

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
@@ -76,27 +76,22 @@ impl Lab {
     }
 
     fn connect(&self, family: usize) -> std::io::Result<(u8, TcpStream)> {
-        let place = SocketAddr::new(VIRTUAL[family], 80);
-        let stream = self
-            .client
-            .enter(|| TcpStream::connect_timeout(&place, PATIENCE))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        let mut number = [0];
-        (&stream).read_exact(&mut number)?;
-        Ok((number[0], stream))
+        connect_from(&self.client, family)
     }
 
     /// The pod that answers a datagram.
     fn ask_by_udp(&self, family: usize) -> std::io::Result<u8> {
+        self.ask_by_udp_at(family, 53)
+    }
+
+    fn ask_by_udp_at(&self, family: usize, port: u16) -> std::io::Result<u8> {
         let any: IpAddr = match family {
             0 => [0; 4].into(),
             _ => [0_u16; 8].into(),
         };
         let socket = self.client.enter(|| UdpSocket::bind((any, 0)))?;
         socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-        socket.connect((VIRTUAL[family], 53))?;
+        socket.connect((VIRTUAL[family], port))?;
         socket.send(b"?")?;
         let mut answer = [0];
         socket.recv(&mut answer)?;
@@ -195,7 +190,9 @@ fn service_by(forwarding: &str, target: u16, hosts: &[u8]) -> String {
     });
     let backends: Vec<String> = backends.collect();
     let datagrams = match forwarding {
-        "Nat" => format!(", {{name: dns, protocol: UDP, port: 53, targetPort: {POD_PORT}}}"),
+        "Nat" => format!(
+            ", {{name: dns, protocol: UDP, port: 53, targetPort: {POD_PORT}}}, {{name: nobody, protocol: UDP, port: 54, targetPort: 54}}"
+        ),
         _ => String::new(),
     };
     format!(
@@ -273,12 +270,58 @@ fn serves(lab: &mut Lab) {
         assert_eq!(number, 2);
     }
     assert!(lab.attached() >= 2, "the uplink and the overlay");
+    tells(lab);
     drop(held);
     lab.node.remove("web.yaml");
     wait_for(SOON, "nothing is left at the ingress", || {
         lab.attached() == 0
     });
     assert!(lab.connect(0).is_err());
+}
+
+/// ICMP errors find their way, both ways.
+fn tells(lab: &Lab) {
+    // Nobody listens there.
+    for family in [0, 1] {
+        let refused = lab.ask_by_udp_at(family, 54).expect_err("nobody listens");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{family}");
+    }
+    // A client behind a router with a link that takes less than the overlay.
+    let (router, far) = (&lab.client, Namespace::new("far"));
+    far.ip(&format!(
+        "link add eth0 type veth peer name behind netns {}",
+        router.path().display()
+    ));
+    for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+        run(router.command("sysctl").args(["-qw", setting]));
+    }
+    let [v4, v6] = VIRTUAL;
+    far.ip("link set eth0 up");
+    far.ip("address add 10.9.9.2/24 dev eth0");
+    far.ip("address add fd99::2/64 dev eth0 nodad");
+    router.ip("link set behind mtu 1400 up");
+    router.ip("address add 10.9.9.1/24 dev behind");
+    router.ip("address add fd99::1/64 dev behind nodad");
+    router.ip("address add fe80::99/64 dev behind nodad");
+    far.ip(&format!("route add {v4} via 10.9.9.1"));
+    far.ip(&format!("-6 route add {v6} via fd99::1"));
+    for (family, seen) in [(0, "10.244.1.1"), (1, "fd00:244:1::1")] {
+        let (_, stream) = connect_from(&far, family).expect("a pod answers");
+        exchange(&stream, 500_000);
+        let way = lab.hosts[1].pod.ip(&format!("route get {seen}"));
+        assert!(way.contains("mtu 1400"), "the pod has learnt it: {way}");
+    }
+}
+
+fn connect_from(client: &Namespace, family: usize) -> std::io::Result<(u8, TcpStream)> {
+    let place = SocketAddr::new(VIRTUAL[family], 80);
+    let stream = client.enter(|| TcpStream::connect_timeout(&place, PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    let mut number = [0];
+    (&stream).read_exact(&mut number)?;
+    Ok((number[0], stream))
 }
 
 /// As flannel joins nodes: a VXLAN device, neighbours and where they are.
