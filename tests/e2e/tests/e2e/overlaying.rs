@@ -331,6 +331,14 @@ fn plain() {
             hosts[0].join_plainly(&hosts[number], vni);
             hosts[number].join_plainly(&hosts[0], vni);
         }
+        // The stack has no part in it.
+        for setting in [
+            "net.ipv4.ip_forward=0",
+            "net.ipv6.conf.all.forwarding=0",
+            "net.ipv4.conf.all.rp_filter=1",
+        ] {
+            run(hosts[0].namespace.command("sysctl").args(["-qw", setting]));
+        }
         (balancing(&hosts[0], NO_OTHERS), Vec::new())
     });
     lab.wait_until_enforced();
