@@ -20,6 +20,8 @@ mod restarting;
 mod rights;
 mod rolling;
 mod translating;
+mod tunnel_clients;
+mod tunnel_wire;
 mod tunnelling;
 
 use std::process::ExitCode;
@@ -45,6 +47,8 @@ fn main() -> ExitCode {
         messages::trials(),
         rolling::trials(),
         tunnelling::trials(),
+        tunnel_clients::trials(),
+        tunnel_wire::trials(),
         replacing::trials(),
         restarting::trials(),
         interfaces::trials(),
