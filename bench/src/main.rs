@@ -16,6 +16,7 @@ mod replacement;
 mod statistics;
 mod table;
 mod tunnel;
+mod tunnel_packets;
 
 use std::{os::unix::process::CommandExt as _, process::Command};
 
@@ -48,6 +49,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("replacement") {
         replacement::measure(&mut table)?;
+    }
+    if wanted("tunnel-packets") {
+        tunnel_packets::measure(&mut table)?;
     }
     if wanted("tunnel") {
         tunnel::measure(&mut table)?;
