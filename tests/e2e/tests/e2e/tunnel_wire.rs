@@ -13,7 +13,7 @@ use headgate_e2e_tests::{
 };
 use libtest_mimic::Trial;
 
-use crate::{clients::said, tunnelling::Site};
+use crate::{clients::said, monitor::Monitor, tunnelling::Site};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             read,
         ),
         on_node("what_is_no_peers_packet_is_dropped_by_reason", dropped),
+        on_node("a_monitor_tells_what_the_tunnel_drops", told),
     ]
 }
 
@@ -220,6 +221,63 @@ fn by_the_kernel(from: &Host, to: &Host, receiver: &Node, frame: &[u8]) {
     assert_eq!(count(receiver, "Received"), received);
     // The tunnel goes on.
     let [own, _] = from.pod_addresses();
+    let [pod, _] = to.pod_addresses();
+    assert_eq!(datagram(&from.pod, own, pod, 1), Some(2));
+}
+
+fn told() {
+    let site = Site::of_example(&[1, 2]);
+    let [from, to] = [&site.hosts[0], &site.hosts[1]];
+    let [near, far] = [&site.nodes[0], &site.nodes[1]];
+    let in_frame = |from: &str, to: &str| packet(NUMBERED, 7, 0, &udp(from, to).bytes);
+    let forged = in_frame("10.244.3.9:7", "10.244.2.2:9");
+    let nobodys = in_frame("[fd09::9]:7", "[fd00:244:2::2]:9");
+    let short = packet(
+        NUMBERED,
+        7,
+        0,
+        &udp("10.244.1.2:7", "10.244.2.2:9").bytes[..36],
+    );
+    let monitor = Monitor::start(far, &["--type", "drop"]);
+    for (sent, line) in [
+        (
+            forged,
+            "headgate_vxlan Drop SpoofedSource 10.244.3.9:7 > 10.244.2.2:9 udp len ",
+        ),
+        (
+            nobodys,
+            "headgate_vxlan Drop UnknownSource [fd09::9]:7 > [fd00:244:2::2]:9 udp len ",
+        ),
+        (short, "headgate_vxlan Drop ReceivedMalformed "),
+    ] {
+        monitor.wait_for(
+            || send(from, &sent),
+            |monitor| monitor.said("stdout").contains(line).then_some(()),
+        );
+    }
+    assert_eq!(monitor.said("stderr"), "");
+    // What leaves: nobody has its destination.
+    from.namespace
+        .ip("route add 10.99.0.0/16 dev headgate_vxlan");
+    from.namespace
+        .ip("neigh add 10.99.0.1 lladdr 02:00:00:00:00:99 dev headgate_vxlan");
+    let [own, _] = from.pod_addresses();
+    let monitor = Monitor::start(near, &["-o", "json"]);
+    let object = monitor.wait_for(
+        || {
+            let nobody = "10.99.0.1".parse().expect("an address");
+            assert_eq!(datagram(&from.pod, own, nobody, 1), None);
+        },
+        |monitor| {
+            let mut objects = monitor.objects().into_iter();
+            objects.find(|object| object["reason"] == "NoPeer")
+        },
+    );
+    assert_eq!(object["interface"], "headgate_vxlan", "{object}");
+    assert_eq!(object["source"], own.to_string(), "{object}");
+    assert_eq!(object["destination"], "10.99.0.1", "{object}");
+    assert!(object.get("port").is_none(), "{object}");
+    // Packets that go their way are none of them.
     let [pod, _] = to.pod_addresses();
     assert_eq!(datagram(&from.pod, own, pod, 1), Some(2));
 }
