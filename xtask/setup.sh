@@ -45,6 +45,7 @@ readonly PACKAGES=(
     "curl|fetches by way of the load balancer, in tests"
     "iperf3|fills connections by way of the load balancer, in tests"
     "iputils-ping|asks addresses of services for an echo, in tests"
+    "tshark|decodes what the tunnel sends, in tests"
 )
 
 # What a node of `make cluster` runs on.

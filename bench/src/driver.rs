@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use aya::{
     Ebpf,
     maps::{Array, HashMap, PerCpuArray, ProgramArray},
-    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp, loaded_programs},
+    programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, Xdp, loaded_programs},
 };
 
 use crate::{lists::Family, statistics::Median};
@@ -24,37 +24,86 @@ const PAIRS: u64 = 24;
 /// Runs of each measurement.
 const ROUNDS: usize = 31;
 
+/// The driver's programs.
+const FOR_XDP: [&str; 4] = ["drive_v4", "drive_v6", "drop_all", "per_flow"];
+const FOR_TUNNEL: [&str; 3] = ["drive_tunnel_out", "drive_tunnel_in", "pass_all"];
+
+/// Which programs are driven.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Driven {
+    /// XDP, by packets of a family.
+    Xdp(Family),
+    /// Those at the tunnel's device, by IPv4: for what comes, or for what leaves.
+    Tunnel { comes: bool },
+}
+
+impl Driven {
+    /// The driver's program.
+    fn program(self) -> &'static str {
+        match self {
+            Self::Xdp(Family::V4) => "drive_v4",
+            Self::Xdp(Family::V6) => "drive_v6",
+            Self::Tunnel { comes: false } => "drive_tunnel_out",
+            Self::Tunnel { comes: true } => "drive_tunnel_in",
+        }
+    }
+
+    fn floor(self) -> &'static str {
+        match self {
+            Self::Xdp(_) => "drop_all",
+            Self::Tunnel { .. } => "pass_all",
+        }
+    }
+
+    /// The map of the programs that are fed in turn.
+    fn programs(self) -> &'static str {
+        match self {
+            Self::Xdp(_) => "PROGRAMS",
+            Self::Tunnel { .. } => "CLASSIFIERS",
+        }
+    }
+}
+
 /// A loaded driver.
 pub struct Driver {
     object: Ebpf,
-    family: Family,
+    driven: Driven,
 }
 
 impl Driver {
     /// Loads the driver for packets of `family`.
     pub fn load(family: Family) -> anyhow::Result<Self> {
+        Self::of(Driven::Xdp(family))
+    }
+
+    /// Loads the driver of the programs at the tunnel's device.
+    pub fn load_for_tunnel(comes: bool) -> anyhow::Result<Self> {
+        Self::of(Driven::Tunnel { comes })
+    }
+
+    fn of(driven: Driven) -> anyhow::Result<Self> {
         let bytes = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/driver.bpf.o"));
         let mut object = Ebpf::load(bytes).context("loading the driver")?;
-        for name in ["drive_v4", "drive_v6", "drop_all", "per_flow"] {
-            let program: &mut Xdp = object
-                .program_mut(name)
-                .context("in the driver")?
-                .try_into()?;
+        for name in FOR_XDP {
+            let program = object.program_mut(name).context("in the driver")?;
+            let program: &mut Xdp = program.try_into()?;
             program.load().with_context(|| name.to_owned())?;
         }
-        let mut driver = Self { object, family };
-        let floor: &Xdp = driver
-            .object
-            .program("drop_all")
-            .context("floor")?
-            .try_into()?;
+        for name in FOR_TUNNEL {
+            let program = object.program_mut(name).context("in the driver")?;
+            let program: &mut SchedClassifier = program.try_into()?;
+            program.load().with_context(|| name.to_owned())?;
+        }
+        let mut driver = Self { object, driven };
+        let floor = driver.object.program(driven.floor()).context("floor")?;
         let floor = floor.fd()?.try_clone()?;
         driver.set_program(0, &floor)?;
         Ok(driver)
     }
 
     fn set_program(&mut self, index: u32, program: &ProgramFd) -> anyhow::Result<()> {
-        let map = self.object.map_mut("PROGRAMS").context("PROGRAMS")?;
+        let name = self.driven.programs();
+        let map = self.object.map_mut(name).context(name)?;
         Ok(ProgramArray::try_from(map)?.set(index, program, 0)?)
     }
 
@@ -144,9 +193,9 @@ impl Driver {
         let mut control: Control = [0; FIRST_STAMP + STAMPS];
         control[1] = first;
         control[2] = mask;
-        let (name, frame, rest) = match self.family {
-            Family::V4 => ("drive_v4", frame_v4(), 30..38),
-            Family::V6 => ("drive_v6", frame_v6(), 38..58),
+        let (frame, rest) = match self.driven {
+            Driven::Xdp(Family::V6) => (frame_v6(), 38..58),
+            Driven::Xdp(Family::V4) | Driven::Tunnel { .. } => (frame_v4(), 30..38),
         };
         for (word, bytes) in control[3..].iter_mut().zip(frame[rest].chunks(8)) {
             let mut whole = [0; 8];
@@ -155,13 +204,18 @@ impl Driver {
         }
         let map = self.object.map_mut("CONTROL").context("CONTROL")?;
         Array::<_, Control>::try_from(map)?.set(0, control, 0)?;
-        let program: &Xdp = self.object.program(name).context("driver")?.try_into()?;
+        let program = self.object.program(self.driven.program());
+        let program = program.context("driver")?;
         let options = TestRunOptions {
             data_in: Some(&frame),
             repeat: (CHUNK * 2 * PAIRS + 1) as u32,
             ..TestRunOptions::default()
         };
-        program.test_run(options).context("test run")?;
+        match self.driven {
+            Driven::Xdp(_) => <&Xdp>::try_from(program)?.test_run(options),
+            Driven::Tunnel { .. } => <&SchedClassifier>::try_from(program)?.test_run(options),
+        }
+        .context("test run")?;
         let map = self.object.map("CONTROL").context("CONTROL")?;
         let control = Array::<_, Control>::try_from(map)?.get(&0, 0)?;
         Ok(control[FIRST_STAMP..].to_vec())

@@ -18,6 +18,7 @@ mod replacement;
 mod statistics;
 mod table;
 mod tunnel;
+mod tunnel_packets;
 
 use std::{os::unix::process::CommandExt as _, process::Command};
 
@@ -53,6 +54,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("replacement") {
         replacement::measure(&mut table)?;
+    }
+    if wanted("tunnel-packets") {
+        tunnel_packets::measure(&mut table)?;
     }
     if wanted("tunnel") {
         tunnel::measure(&mut table)?;

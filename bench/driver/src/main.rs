@@ -5,6 +5,7 @@
 #![no_main]
 
 mod per_flow;
+mod tunnel;
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -68,19 +69,12 @@ fn drive<const BYTES: usize, const REST: usize>(
     at: usize,
     lifetime: usize,
 ) -> u32 {
-    let Some(control) = CONTROL.get_ptr_mut(0) else {
+    let Some((key, is_tested)) = next() else {
         return xdp_action::XDP_ABORTED;
     };
-    // SAFETY: the map's one value; nothing else runs during a test run.
-    let control = unsafe { &mut *control };
-    let position = control.position;
-    control.position = position + 1;
-    let chunk = position >> CHUNK_BITS;
-    if position & ((1 << CHUNK_BITS) - 1) == 0 {
-        // SAFETY: a helper without arguments.
-        control.stamps[chunk as usize & (STAMPS - 1)] = unsafe { bpf_ktime_get_ns() };
-    }
-    let key = (control.first + (position & control.mask)) as u32;
+    let Some(control) = CONTROL.get_ptr(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
     let Some(source) = SOURCES.get_ptr(key) else {
         return xdp_action::XDP_ABORTED;
     };
@@ -92,12 +86,31 @@ fn drive<const BYTES: usize, const REST: usize>(
     // SAFETY: the bytes lie before data_end, as just compared, and in the map's value.
     unsafe { *(start as *mut [u8; BYTES]) = *source.cast::<[u8; BYTES]>() };
     // SAFETY: as above; the control holds 24 bytes.
-    unsafe { *((start + BYTES) as *mut [u8; REST]) = *control.rest.as_ptr().cast::<[u8; REST]>() };
+    unsafe {
+        *((start + BYTES) as *mut [u8; REST]) = *(&raw const (*control).rest).cast::<[u8; REST]>()
+    };
     // SAFETY: these bytes lie before the ones above. A load balancer counts the lifetime down.
     unsafe { *((data + lifetime) as *mut u8) = 64 };
     // SAFETY: the context is the one that the kernel gave to this run.
-    unsafe { PROGRAMS.tail_call(ctx, chunk as u32 & 1) };
+    unsafe { PROGRAMS.tail_call(ctx, is_tested) };
     xdp_action::XDP_ABORTED
+}
+
+/// Counts a packet: which key it gets, and 1 where it is for the program under test, else 0.
+#[inline(always)]
+fn next() -> Option<(u32, u32)> {
+    let control = CONTROL.get_ptr_mut(0)?;
+    // SAFETY: the map's one value; nothing else runs during a test run.
+    let control = unsafe { &mut *control };
+    let position = control.position;
+    control.position = position + 1;
+    let chunk = position >> CHUNK_BITS;
+    if position & ((1 << CHUNK_BITS) - 1) == 0 {
+        // SAFETY: a helper without arguments.
+        control.stamps[chunk as usize & (STAMPS - 1)] = unsafe { bpf_ktime_get_ns() };
+    }
+    let key = (control.first + (position & control.mask)) as u32;
+    Some((key, chunk as u32 & 1))
 }
 
 #[panic_handler]

@@ -6,8 +6,9 @@ use aya::maps::{Map as AyaMap, MapData, RingBuf};
 use headgate_datapath::{kernel::KernelError, state::PortIndex};
 use headgate_layout::{
     maps::EVENTS,
-    monitor::{ALLOWED, Budget, DROPPED, Event as RawEvent, NOT_IP, Order},
+    monitor::{ALLOWED, Budget, DROPPED, Event as RawEvent, NOT_IP, Order, TUNNEL_PORT},
     tables::NO_RULE,
+    tunnel,
     verdict::{Action, Reason},
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -61,6 +62,8 @@ pub enum EventCause {
     Rule(u32),
     /// No rule, for this reason.
     Reason(Reason),
+    /// The tunnel.
+    Tunnel(tunnel::Event),
 }
 
 /// One packet's verdict.
@@ -68,8 +71,8 @@ pub enum EventCause {
 pub struct Event {
     /// When, since the clock of [`now`] began; a few milliseconds coarse.
     pub time: Duration,
-    /// Where it arrived.
-    pub port: PortIndex,
+    /// Where it arrived; `None` where that, or where it was to leave, is the tunnel's device.
+    pub port: Option<PortIndex>,
     /// Its verdict.
     pub action: Action,
     /// Who decided.
@@ -235,7 +238,12 @@ fn nanoseconds(time: Duration) -> u64 {
 /// `None` where the bytes are no event of this layout.
 fn read(bytes: &[u8]) -> Option<Event> {
     let raw = RawEvent::read_from_bytes(bytes).ok()?;
+    let at_tunnel = raw.port == TUNNEL_PORT;
     let cause = match raw.by_rule {
+        0 if at_tunnel => {
+            let mut events = tunnel::Event::ALL.iter();
+            EventCause::Tunnel(*events.find(|event| **event as u32 == raw.cause)?)
+        }
         0 => {
             let mut reasons = Reason::ALL.iter();
             EventCause::Reason(*reasons.find(|reason| **reason as u32 == raw.cause)?)
@@ -248,7 +256,10 @@ fn read(bytes: &[u8]) -> Option<Event> {
     };
     Some(Event {
         time: Duration::from_nanos(raw.time),
-        port: PortIndex::new(u32::from(raw.port))?,
+        port: match at_tunnel {
+            true => None,
+            false => Some(PortIndex::new(u32::from(raw.port))?),
+        },
         action,
         cause,
         tables: (raw.tables != [0; 8]).then_some(raw.tables),

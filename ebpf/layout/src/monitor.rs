@@ -18,6 +18,9 @@ pub const CAPTURED: u32 = 128;
 /// Size of the ring that events wait in, a power of two.
 pub const RING_BYTES: u32 = 1 << 18;
 
+/// In the place of a port: the tunnel's device. The cause is a number of [`crate::tunnel::Event`].
+pub const TUNNEL_PORT: u16 = u16::MAX;
+
 /// What a monitor asks for.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -65,7 +68,7 @@ pub struct Event {
     pub length: u32,
     /// The rule's counter, or the reason's number.
     pub cause: u32,
-    /// The port.
+    /// The port, or [`TUNNEL_PORT`].
     pub port: u16,
     /// Number of the action.
     pub action: u8,

@@ -1,6 +1,6 @@
 //! The programs at the tunnel's device: which peer a packet goes to, and whether a peer may send what came.
 
-use core::{mem::zeroed, ptr::NonNull};
+use core::{mem::MaybeUninit, ptr::NonNull};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -24,7 +24,7 @@ use headgate_packet::{
     tunnel::{Outer, Received, way_in, way_out},
 };
 
-use crate::{frame::SocketBuffer, maps::count};
+use crate::{frame::SocketBuffer, maps::count, monitor::tell_tunnel};
 
 /// `TCX_NEXT` and `TCX_DROP` (include/uapi/linux/bpf.h).
 const NEXT: i32 = -1;
@@ -95,18 +95,22 @@ impl Received for NetworkHeader<'_> {
 
     #[inline(always)]
     fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
-        let mut aligned = Aligned([0_u32; N]);
+        let mut aligned = MaybeUninit::<Aligned<[u32; N]>>::uninit();
         // SAFETY: a helper that writes these words, of as many bytes.
         let read = unsafe {
             bpf_skb_load_bytes_relative(
                 self.ctx.as_ptr(),
                 offset,
-                aligned.0.as_mut_ptr().cast(),
+                aligned.as_mut_ptr().cast(),
                 size_of::<[u32; N]>() as u32,
                 BPF_HDR_START_NET,
             )
         };
-        (read == 0).then(|| aligned.0.map(u32::from_be))
+        if read != 0 {
+            return None;
+        }
+        // SAFETY: all of them were written.
+        Some(unsafe { aligned.assume_init() }.0.map(u32::from_be))
     }
 }
 
@@ -122,10 +126,17 @@ struct Key {
 }
 
 impl Key {
+    /// By words of which none is left to `memset`: the linker calls one that writes byte by byte.
     #[inline(always)]
     fn zeroed() -> Aligned<Self> {
+        let mut aligned = MaybeUninit::<Aligned<Self>>::uninit();
+        let words: *mut u64 = aligned.as_mut_ptr().cast();
+        for at in 0..size_of::<Aligned<Self>>() / size_of::<u64>() {
+            // SAFETY: a word of the value, which is aligned for it.
+            unsafe { words.add(at).write_volatile(0) };
+        }
         // SAFETY: integers and unions of integers, all of which may be 0.
-        Aligned(unsafe { zeroed() })
+        unsafe { aligned.assume_init() }
     }
 }
 
@@ -141,10 +152,11 @@ fn pull(ctx: &TcContext) {
 #[inline(always)]
 fn finish(ctx: &TcContext, event: Event) -> i32 {
     count(TUNNEL_COUNTERS.get_ptr_mut(event as u32), ctx.len());
-    match event.drops() {
-        true => DROP,
-        false => NEXT,
+    if !event.drops() {
+        return NEXT;
     }
+    tell_tunnel(ctx, event as u32);
+    DROP
 }
 
 /// The outer UDP checksum is 0 over IPv4, as VXLAN has it (RFC 7348, 4.3), and reckoned over IPv6, where a

@@ -9,6 +9,7 @@ pub mod assets;
 pub mod audit;
 pub mod binary;
 pub mod cable;
+pub mod capture;
 pub mod certificates;
 pub mod cluster;
 pub mod control_plane;

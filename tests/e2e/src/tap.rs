@@ -184,7 +184,7 @@ pub(crate) fn wait_readable(socket: &impl AsFd) {
     let _ = poll(&mut waiting, PollTimeout::from(LOOK_UP));
 }
 
-fn open(
+pub(crate) fn open(
     namespace: &Namespace,
     interface: &str,
     protocol: Option<SockProtocol>,

@@ -32,8 +32,23 @@ use crate::{
 /// (/etc/iproute2/rt_protos).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(157);
 
-/// The metric of our routes. Nobody's default: a replacement replaces only what has the same.
+/// The metrics of our routes, from here on. Nobody's default: a replacement replaces only what has the same.
 const METRIC: u32 = 700;
+
+/// How many there are. The kernel keeps what is the same for routes by a hash of their metric and device, not of
+/// their gateway (`fib_info_hashfn_1`, net/ipv4/fib_semantics.c), and looks through all of one hash for each
+/// new route: of one metric, the time grows with the square of the routes.
+const METRICS: u32 = 256;
+
+/// Always the same for one prefix.
+fn metric(prefix: Prefix) -> u32 {
+    let mix = |sum: u32, byte: u8| sum.wrapping_mul(31).wrapping_add(byte.into());
+    let sum = match prefix.address {
+        IpAddr::V4(address) => address.octets().into_iter().fold(0, mix),
+        IpAddr::V6(address) => address.octets().into_iter().fold(0, mix),
+    };
+    METRIC + sum % METRICS
+}
 
 /// Permanent neighbours at the device.
 pub(super) fn neighbours(ifindex: Ifindex) -> Result<Neighbours, KernelError> {
@@ -182,7 +197,7 @@ fn route(ifindex: Ifindex, prefix: Prefix, way: Option<&TunnelRoute>) -> RouteMe
     route.attributes = vec![
         RouteAttribute::Destination(prefix.address.into()),
         RouteAttribute::Oif(ifindex.0),
-        RouteAttribute::Priority(METRIC),
+        RouteAttribute::Priority(metric(prefix)),
     ];
     if let Some(way) = way {
         route.header.scope = RouteScope::Universe;

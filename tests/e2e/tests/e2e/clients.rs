@@ -77,7 +77,7 @@ fn pinged() {
 }
 
 /// What a command prints that must not fail.
-fn said(command: &mut Command) -> String {
+pub(crate) fn said(command: &mut Command) -> String {
     let output = command.output().expect("it can be run");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let printed = text(&output.stdout);
@@ -89,7 +89,7 @@ fn said(command: &mut Command) -> String {
     printed
 }
 
-const FILES: u16 = 8000;
+pub(crate) const FILES: u16 = 8000;
 
 fn fetched() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -133,7 +133,7 @@ fn fetched() {
 }
 
 /// Answers each PUT with what it brings, until the test's process ends.
-fn serve(listener: &TcpListener) {
+pub(crate) fn serve(listener: &TcpListener) {
     for stream in listener.incoming().flatten() {
         thread::spawn(move || drop(answer(stream)));
     }
@@ -155,7 +155,7 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(&body)
 }
 
-const IPERF: &str = "5201";
+pub(crate) const IPERF: &str = "5201";
 /// Bytes that iperf3 sends.
 const BYTES: u64 = 20_000_000;
 
@@ -186,10 +186,10 @@ fn measured(lab: &ServiceLab, address: &str, arguments: &[&str]) -> Value {
 }
 
 /// An iperf3 that serves; it ends with this value, or with the thread that started it.
-struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Server {
-    fn start(namespace: &Namespace) -> Self {
+    pub(crate) fn start(namespace: &Namespace) -> Self {
         let mut command = namespace.command("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "iperf3", "-s", "-p", IPERF]);
         let child = command.stdout(Stdio::null()).spawn();

@@ -21,6 +21,8 @@ mod restarting;
 mod rights;
 mod rolling;
 mod translating;
+mod tunnel_clients;
+mod tunnel_wire;
 mod tunnelling;
 
 use std::process::ExitCode;
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
         rolling::trials(),
         tunnelling::trials(),
         overlaying::trials(),
+        tunnel_clients::trials(),
+        tunnel_wire::trials(),
         replacing::trials(),
         restarting::trials(),
         interfaces::trials(),

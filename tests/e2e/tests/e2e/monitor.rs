@@ -53,7 +53,7 @@ impl Monitor {
         fs::read_to_string(path).expect("the folder is ours")
     }
 
-    fn objects(&self) -> Vec<Value> {
+    pub(crate) fn objects(&self) -> Vec<Value> {
         let stdout = self.said("stdout");
         let whole = stdout.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let objects = whole.lines().map(serde_json::from_str);

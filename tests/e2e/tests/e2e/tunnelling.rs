@@ -26,9 +26,9 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Hosts of these numbers, all joined by the example.
-struct Site {
-    nodes: Vec<Node>,
-    hosts: Vec<Host>,
+pub(crate) struct Site {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) hosts: Vec<Host>,
     link: Underlay,
 }
 
@@ -40,8 +40,14 @@ impl Site {
         Self { nodes, hosts, link }
     }
 
-    fn of_example(numbers: &[u8]) -> Self {
+    pub(crate) fn of_example(numbers: &[u8]) -> Self {
         Self::new(numbers, &example(EXAMPLE))
+    }
+
+    /// The same whose outer packets are of IPv6.
+    pub(crate) fn over_ipv6(numbers: &[u8]) -> Self {
+        let peers = example(EXAMPLE).replace("endpoint: 192.0.2.", "endpoint: 2001:db8::");
+        Self::new(numbers, &peers)
     }
 }
 
@@ -98,8 +104,7 @@ fn joined() {
 }
 
 fn over_ipv6() {
-    let peers = example(EXAMPLE).replace("endpoint: 192.0.2.", "endpoint: 2001:db8::");
-    let site = Site::new(&[1, 2], &peers);
+    let site = Site::over_ipv6(&[1, 2]);
     for address in site.hosts[1].pod_addresses() {
         let mut stream = connect(&site.hosts[0].pod, address).expect("the pod answers");
         ask_for_much(&mut stream, 2);

@@ -95,10 +95,15 @@ fn events() {
     assert_eq!(
         told,
         [
-            (port(0), Action::Drop, EventCause::Rule(7), 50),
-            (port(255), Action::Allow, reason(Reason::DefaultAllow), 70),
-            (port(0), Action::Allow, reason(Reason::NotIp), 42),
-            (port(0), Action::Drop, reason(Reason::Malformed), 40),
+            (Some(port(0)), Action::Drop, EventCause::Rule(7), 50),
+            (
+                Some(port(255)),
+                Action::Allow,
+                reason(Reason::DefaultAllow),
+                70
+            ),
+            (Some(port(0)), Action::Allow, reason(Reason::NotIp), 42),
+            (Some(port(0)), Action::Drop, reason(Reason::Malformed), 40),
         ]
     );
     for (event, (_, frame)) in events.iter().zip(&frames) {

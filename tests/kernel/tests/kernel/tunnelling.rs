@@ -1,6 +1,6 @@
 //! The tunnel's device, programs, tables, neighbours and routes in the running kernel.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use headgate_datapath::{
     invariants::violations,
@@ -192,6 +192,13 @@ fn many() {
         outcome.result.expect("carried out");
     }
     println!("5,000 peers loaded in {:?}", started.elapsed());
+    // Of one metric alone, the kernel would look through all routes for each.
+    let routes = run("ip", "route");
+    let metrics = routes
+        .lines()
+        .filter_map(|line| line.split_once(" metric "));
+    let metrics: BTreeSet<&str> = metrics.map(|(_, metric)| metric).collect();
+    assert_eq!(metrics.len(), 256, "{metrics:?}");
     assert!(node.plan(&wanted).is_empty());
     let mut one_less = tunnel(4_999, PORT);
     let started = Instant::now();

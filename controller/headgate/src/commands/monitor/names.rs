@@ -10,6 +10,7 @@ use headgate_compile::compilation::RuleSummary;
 use headgate_datapath::{
     kernel::Kernel as _,
     state::{Digest, PortIndex},
+    tunnel::DEVICE,
 };
 use headgate_kernel::{
     RunningKernel,
@@ -125,17 +126,23 @@ impl Names {
     pub(super) fn know(&self, event: &Event) -> bool {
         let rule = match event.cause {
             EventCause::Rule(counter) => self.rules.contains_key(&counter),
-            EventCause::Reason(_) => true,
+            EventCause::Reason(_) | EventCause::Tunnel(_) => true,
+        };
+        let Some(port) = event.port else {
+            return rule;
         };
         let tables = event.tables.is_none_or(|tables| {
-            let key = (event.port, tables);
+            let key = (port, tables);
             self.enforced.contains_key(&key)
         });
-        rule && tables && self.interfaces.contains_key(&event.port)
+        rule && tables && self.interfaces.contains_key(&port)
     }
 
-    pub(super) fn interface(&self, port: PortIndex) -> Option<&str> {
-        self.interfaces.get(&port).map(String::as_str)
+    pub(super) fn interface(&self, port: Option<PortIndex>) -> Option<&str> {
+        match port {
+            None => Some(DEVICE),
+            Some(port) => self.interfaces.get(&port).map(String::as_str),
+        }
     }
 
     pub(super) fn rule(&self, counter: u32) -> Option<&(String, String)> {

@@ -18,7 +18,9 @@ pub(super) struct EventView {
     time: Timestamp,
     /// Absent where the port has lost its interface.
     interface: Option<String>,
-    port: PortIndex,
+    /// Absent for the tunnel's device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<PortIndex>,
     verdict: &'static str,
     #[serde(flatten)]
     cause: CauseView,
@@ -66,7 +68,7 @@ impl EventView {
     pub(super) fn new(event: &Event, names: &Names) -> Self {
         let known = event
             .tables
-            .and_then(|tables| names.tables(event.port, tables));
+            .and_then(|tables| names.tables(event.port?, tables));
         Self {
             time: wall_clock(event),
             interface: names.interface(event.port).map(str::to_owned),
@@ -78,6 +80,9 @@ impl EventView {
             cause: match event.cause {
                 EventCause::Reason(reason) => CauseView::Reason {
                     reason: reason.name(),
+                },
+                EventCause::Tunnel(event) => CauseView::Reason {
+                    reason: event.name(),
                 },
                 EventCause::Rule(counter) => match names.rule(counter).cloned() {
                     Some((policy, rule)) => CauseView::Rule { policy, rule },
@@ -99,7 +104,7 @@ impl EventView {
     /// `13:03:44.120 eth0 Drop deny/all 10.0.0.1:4242 > 192.0.2.1:80 tcp SYN len 60 revision 1a2b`
     pub(super) fn line(&self) -> String {
         let time = self.time.strftime("%H:%M:%S%.3f");
-        let port = self.port.to_string();
+        let port = self.port.map(|port| port.to_string()).unwrap_or_default();
         let interface = self.interface.as_deref().unwrap_or(&port);
         let mut line = format!(
             "{time} {interface} {} {} {} len {}",
@@ -171,7 +176,7 @@ mod tests {
         EventView {
             time: "2026-11-21T13:03:44.120Z".parse().expect("a time"),
             interface: Some("eth0".to_owned()),
-            port: PortIndex::new(3).expect("a port"),
+            port: PortIndex::new(3),
             verdict: "Drop",
             cause,
             headers: Headers::of(&frame),
