@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::node::RealNode;
+use super::{ProxyMode, node::RealNode};
 use crate::{
     cluster::{Member, UPLINK, end, let_xdp_send, new_switch, plug},
     control_plane::{ADDRESS, ControlPlane},
@@ -19,7 +19,7 @@ use crate::{
     namespace::{Namespace, unique_name},
     paths::documented,
     said::Said,
-    wait::wait_for_some,
+    wait::{wait_for, wait_for_some},
 };
 
 /// The namespace that Headgate is installed in.
@@ -97,14 +97,12 @@ impl RealCluster {
         }
         for index in 0..self.nodes.len() {
             let range = self.wait_for_range(index);
-            let node = &self.nodes[index];
-            node.give_network(&range);
-            let route = format!("route add {range} via {}", node.address());
+            self.nodes[index].give_network(&range);
+            let route = format!("route add {range} via {}", self.nodes[index].address());
             let back = format!("{route} src {ADDRESS}");
             self.control_plane.namespace.ip(&back);
-            let others = self.nodes.iter().filter(|other| other.name != node.name);
-            others.for_each(|other| drop(other.member.namespace.ip(&route)));
         }
+        self.route_between_pods("add");
         let ready = [
             "wait",
             "--for=condition=Ready",
@@ -126,6 +124,34 @@ impl RealCluster {
             (said.code == 0 && !said.output.is_empty()).then_some(said.output)
         });
         range
+    }
+
+    /// Gives every node a route to the pods of every other (`add`), which they have at first, or takes it from
+    /// them (`del`).
+    ///
+    /// # Panics
+    /// Where they have it already, or not.
+    pub fn route_between_pods(&self, change: &str) {
+        for node in &self.nodes {
+            let others = self.nodes.iter().filter(|other| other.name != node.name);
+            for other in others {
+                let (range, address) = (&other.range, other.address());
+                let route = format!("route {change} {range} via {address}");
+                node.member.namespace.ip(&route);
+            }
+        }
+    }
+
+    /// Has a kube-proxy of this mode on every node, and nothing of another's.
+    ///
+    /// # Panics
+    /// Where one does not come to work.
+    pub fn run_proxies(&self, mode: ProxyMode) {
+        self.nodes.iter().for_each(|node| node.run_proxy(mode));
+        for node in &self.nodes {
+            let what = format!("{}: Services by {}", node.name, mode.name());
+            wait_for(SOON, &what, || node.is_proxied_by(mode));
+        }
     }
 
     /// As [`crate::cluster::Cluster::let_xdp_send`].

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::Path};
 
 use serde_json::{Value, json};
 
-use super::CNI_PLUGINS;
+use super::{CNI_PLUGINS, ProxyMode};
 use crate::control_plane::PODS;
 
 /// The image of every pod's sandbox, and of the tests' own pods.
@@ -73,11 +73,11 @@ pub(crate) fn kubelet(
 }
 
 /// What kube-proxy reads.
-pub(crate) fn kube_proxy(kubeconfig: &Path) -> Value {
+pub(crate) fn kube_proxy(kubeconfig: &Path, mode: ProxyMode) -> Value {
     json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
-        "mode": "nftables",
+        "mode": mode.name(),
         "clusterCIDR": PODS,
         "oomScoreAdj": 0,
         "clientConnection": {"kubeconfig": kubeconfig},

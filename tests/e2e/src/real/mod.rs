@@ -5,6 +5,7 @@ mod cgroups;
 mod cluster;
 mod config;
 mod node;
+mod proxy;
 mod traffic;
 
 use std::{env, path::PathBuf, process::Command};
@@ -13,14 +14,16 @@ pub use cgroups::sweep;
 pub use cluster::{NAMESPACE, RealCluster, SOON};
 pub use config::PODS_IMAGE;
 pub use node::RealNode;
+pub use proxy::ProxyMode;
 pub use traffic::Traffic;
 
 /// What nodes run besides what is built, and where Debian keeps the plugins of the pods' network.
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     "containerd",
     "ctr",
     "runc",
     "nft",
+    "iptables",
     "conntrack",
     "unshare",
     "hostname",

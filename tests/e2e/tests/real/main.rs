@@ -6,6 +6,8 @@ mod installed;
 mod namespace;
 mod pods;
 mod removed;
+mod servers;
+mod tunnel;
 mod unreachable;
 
 use std::{
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         agents::trials(),
         namespace::trials(),
         pods::trials(),
+        tunnel::trials(),
         unreachable::trials(),
         removed::trials(),
     ]
