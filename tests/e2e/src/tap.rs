@@ -84,20 +84,6 @@ impl Wire {
     }
 }
 
-impl Wire {
-    /// Sends frames as they are, one after the other.
-    ///
-    /// # Panics
-    /// Where the kernel refuses.
-    pub fn send_all(&self, frames: &[Vec<u8>]) {
-        for frame in frames {
-            let (socket, none) = (self.socket.as_raw_fd(), MsgFlags::empty());
-            let sent = sendto(socket, frame, &self.interface, none);
-            sent.unwrap_or_else(|errno| panic!("sending a frame: {errno}"));
-        }
-    }
-}
-
 /// Counts frames that come in at one end of a cable.
 #[derive(Debug)]
 pub struct Tap {

@@ -19,7 +19,7 @@ use crate::{
     namespace::{Namespace, unique_name},
     paths::documented,
     said::Said,
-    wait::{wait_for, wait_for_some},
+    wait::wait_for_some,
 };
 
 /// The namespace that Headgate is installed in.
@@ -97,12 +97,14 @@ impl RealCluster {
         }
         for index in 0..self.nodes.len() {
             let range = self.wait_for_range(index);
-            self.nodes[index].give_network(&range);
-            let route = format!("route add {range} via {}", self.nodes[index].address());
+            let node = &self.nodes[index];
+            node.give_network(&range);
+            let route = format!("route add {range} via {}", node.address());
             let back = format!("{route} src {ADDRESS}");
             self.control_plane.namespace.ip(&back);
+            let others = self.nodes.iter().filter(|other| other.name != node.name);
+            others.for_each(|other| drop(other.member.namespace.ip(&route)));
         }
-        self.route_between_pods("add");
         let ready = [
             "wait",
             "--for=condition=Ready",
@@ -126,34 +128,6 @@ impl RealCluster {
         range
     }
 
-    /// Gives every node a route to the pods of every other (`add`), which they have at first, or takes it from
-    /// them (`del`).
-    ///
-    /// # Panics
-    /// Where they have it already, or not.
-    pub fn route_between_pods(&self, change: &str) {
-        for node in &self.nodes {
-            let others = self.nodes.iter().filter(|other| other.name != node.name);
-            for other in others {
-                let (range, address) = (&other.range, other.address());
-                let route = format!("route {change} {range} via {address}");
-                node.member.namespace.ip(&route);
-            }
-        }
-    }
-
-    /// Has a kube-proxy of this mode on every node, and nothing of another's.
-    ///
-    /// # Panics
-    /// Where one does not come to work.
-    pub fn run_proxies(&self, mode: ProxyMode) {
-        self.nodes.iter().for_each(|node| node.run_proxy(mode));
-        for node in &self.nodes {
-            let what = format!("{}: Services by {}", node.name, mode.name());
-            wait_for(SOON, &what, || node.is_proxied_by(mode));
-        }
-    }
-
     /// As [`crate::cluster::Cluster::let_xdp_send`].
     ///
     /// # Panics
@@ -161,6 +135,30 @@ impl RealCluster {
     pub fn let_xdp_send(&self) {
         let nodes = self.nodes.iter().map(|node| &node.member);
         let_xdp_send(&self.switch, nodes.chain([&self.client]));
+    }
+
+    /// Has kube-proxy work in this mode on all nodes.
+    ///
+    /// # Panics
+    /// As [`RealNode::proxy_by`].
+    pub fn proxy_by(&mut self, mode: ProxyMode) {
+        self.nodes.iter_mut().for_each(|node| node.proxy_by(mode));
+    }
+
+    /// Lets nodes forget, or know again, by which node the pods of others are reached.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn route_pods(&self, change: &str) {
+        for node in &self.nodes {
+            let others = self.nodes.iter().filter(|other| other.name != node.name);
+            for other in others {
+                let range = ["get", "node", &other.name, "-o", "jsonpath={.spec.podCIDR}"];
+                let (range, gateway) = (self.run(&range), other.address());
+                let route = format!("route {change} {range} via {gateway}");
+                node.member.namespace.ip(&route);
+            }
+        }
     }
 
     /// kubectl with all rights.

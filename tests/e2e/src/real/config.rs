@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::Path};
 
 use serde_json::{Value, json};
 
-use super::{CNI_PLUGINS, ProxyMode};
+use super::CNI_PLUGINS;
 use crate::control_plane::PODS;
 
 /// The image of every pod's sandbox, and of the tests' own pods.
@@ -70,6 +70,24 @@ pub(crate) fn kubelet(
             "imagefs.inodesFree": "0%",
         },
     })
+}
+
+/// By what kube-proxy does its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyMode {
+    /// Its own tables of nftables.
+    Nftables,
+    /// Chains of iptables, which is the default.
+    Iptables,
+}
+
+impl ProxyMode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
 }
 
 /// What kube-proxy reads.

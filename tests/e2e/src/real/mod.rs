@@ -5,16 +5,14 @@ mod cgroups;
 mod cluster;
 mod config;
 mod node;
-mod proxy;
 mod traffic;
 
 use std::{env, path::PathBuf, process::Command};
 
 pub use cgroups::sweep;
 pub use cluster::{NAMESPACE, RealCluster, SOON};
-pub use config::PODS_IMAGE;
+pub use config::{PODS_IMAGE, ProxyMode};
 pub use node::RealNode;
-pub use proxy::ProxyMode;
 pub use traffic::Traffic;
 
 /// What nodes run besides what is built, and where Debian keeps the plugins of the pods' network.

@@ -5,17 +5,20 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{self, Signal},
     unistd::Pid,
 };
 use serde_json::Value;
 
-use super::{ProxyMode, cgroups::Cgroups, config, images};
+use super::{
+    cgroups::Cgroups,
+    config::{self, ProxyMode},
+    images,
+};
 use crate::{
     assets::NODES,
     cluster::Member,
@@ -39,20 +42,13 @@ pid=$1; shift; exec nsenter --target "$pid" --all --wd=/ -- "$@""#;
 const BECOME: &str = r#"while read -r folder; do echo $$ >"$folder/cgroup.procs"; done <"$0"
 exec unshare --mount --uts --ipc --pid --cgroup --fork --kill-child "$@""#;
 
-/// A kube-proxy at work.
-#[derive(Debug)]
-struct Proxy {
-    mode: ProxyMode,
-    process: Process,
-}
-
 /// A node. All of it goes away with it.
 #[derive(Debug)]
 pub struct RealNode {
     // Before the groups: what is in them ends with it.
     #[allow(dead_code, reason = "its processes are killed when dropped")]
     daemons: Vec<Process>,
-    proxy: Mutex<Option<Proxy>>,
+    proxy: Option<Proxy>,
     init: Process,
     #[allow(dead_code, reason = "they are removed when dropped")]
     cgroups: Cgroups,
@@ -61,10 +57,16 @@ pub struct RealNode {
     pid: u32,
     /// Its name in the API.
     pub name: String,
-    /// The range of its pods' addresses; empty until it has one.
-    pub range: String,
     /// Its place on the switch.
     pub member: Member,
+}
+
+/// A kube-proxy.
+#[derive(Debug)]
+struct Proxy {
+    process: Process,
+    mode: ProxyMode,
+    kubeconfig: PathBuf,
 }
 
 impl RealNode {
@@ -89,13 +91,12 @@ impl RealNode {
         cgroups.hand_over(&[init.id(), pid]);
         let mut node = Self {
             daemons: Vec::new(),
-            proxy: Mutex::new(None),
+            proxy: None,
             init,
             cgroups,
             folder: folder.to_owned(),
             pid,
             name: name.to_owned(),
-            range: String::new(),
             member,
         };
         node.start_containerd();
@@ -145,59 +146,50 @@ impl RealNode {
         let proxy = format!("{}-proxy", self.name);
         let kubeconfig =
             control_plane.kubeconfig_of(&proxy, "system:kube-proxy", "system:node-proxier");
-        for mode in ProxyMode::ALL {
-            let config = config::kube_proxy(&kubeconfig, mode);
-            self.write_json(&proxy_config(mode), &config);
-        }
-        self.run_proxy(ProxyMode::Nftables);
+        self.start_proxy(kubeconfig, ProxyMode::Nftables);
     }
 
-    /// Has a kube-proxy of this mode, in place of any other, whose rules it takes away.
-    ///
-    /// # Panics
-    /// Where it cannot be run, or the other does not end.
-    pub(crate) fn run_proxy(&self, mode: ProxyMode) {
-        let mut proxy = self.proxy.lock().unwrap_or_else(PoisonError::into_inner);
-        if proxy.as_ref().is_some_and(|proxy| proxy.mode == mode) {
-            return;
-        }
-        if let Some(mut former) = proxy.take() {
-            let program = Pid::from_raw(only_child(former.process.id()) as i32);
-            kill(program, Signal::SIGTERM).expect("who entered the node waits for it");
-            wait_for(START, "kube-proxy ends", || former.process.has_ended());
-        }
-        let config = self.folder.join(proxy_config(mode));
-        let mut command = self.command(&NODES.program("kube-proxy"));
-        command
-            .arg(format!("--config={}", config.display()))
-            .arg(format!("--hostname-override={}", self.name));
-        let log = self.folder.join("kube-proxy.log");
-        *proxy = Some(Proxy {
+    fn start_proxy(&mut self, kubeconfig: PathBuf, mode: ProxyMode) {
+        let config = config::kube_proxy(&kubeconfig, mode);
+        let arguments = [
+            format!("--config={}", self.write_json("kube-proxy.yaml", &config)),
+            format!("--hostname-override={}", self.name),
+        ];
+        let process = self.process("kube-proxy", &NODES.program("kube-proxy"), &arguments);
+        self.proxy = Some(Proxy {
+            process,
             mode,
-            process: Process::of(command, log),
+            kubeconfig,
         });
     }
 
-    /// Whether Services' addresses lead to pods by what a kube-proxy of this mode writes, and by nothing that
-    /// one of another mode has left.
-    #[must_use]
-    pub fn is_proxied_by(&self, mode: ProxyMode) -> bool {
-        let tables = self.said("nft", &["list", "tables"]).output;
-        let rules = self.said("iptables", &["-t", "nat", "-S"]).output;
-        let by_nftables = tables.lines().any(|table| table == "table ip kube-proxy");
-        let by_iptables = rules.contains("-A KUBE-SERVICES ");
-        match mode {
-            ProxyMode::Nftables => by_nftables && !by_iptables,
-            ProxyMode::Iptables => by_iptables && !by_nftables,
+    /// Has kube-proxy work in this mode from now on; what it did in the other one it takes back itself.
+    ///
+    /// # Panics
+    /// Where there is none, or it cannot be run.
+    pub fn proxy_by(&mut self, mode: ProxyMode) {
+        let former = self
+            .proxy
+            .take()
+            .expect("there is one since it is registered");
+        if former.mode == mode {
+            self.proxy = Some(former);
+            return;
         }
+        // What entered the node is here; what works there is its child.
+        let worker = only_child(former.process.id());
+        let worker = Pid::from_raw(worker.try_into().expect("a process id"));
+        signal::kill(worker, Signal::SIGTERM).expect("it is our own");
+        let mut process = former.process;
+        wait_for(START, "kube-proxy ends", || process.has_ended());
+        self.start_proxy(former.kubeconfig, mode);
     }
 
     /// Gives its pods a network with addresses from this range.
     ///
     /// # Panics
     /// Where that cannot be written.
-    pub(crate) fn give_network(&mut self, range: &str) {
-        range.clone_into(&mut self.range);
+    pub(crate) fn give_network(&self, range: &str) {
         self.write_json("networks/10-pods.conflist", &config::network(range));
     }
 
@@ -233,18 +225,20 @@ impl RealNode {
     /// Panics where one of its programs has ended, with the last that it said.
     pub(crate) fn assert_runs(&mut self) {
         self.init.assert_runs();
-        self.daemons.iter_mut().for_each(Process::assert_runs);
-        let proxy = self.proxy.get_mut();
-        if let Some(proxy) = proxy.unwrap_or_else(PoisonError::into_inner) {
-            proxy.process.assert_runs();
-        }
+        let proxy = self.proxy.iter_mut().map(|proxy| &mut proxy.process);
+        let daemons = self.daemons.iter_mut().chain(proxy);
+        daemons.for_each(Process::assert_runs);
     }
 
     fn start(&mut self, name: &str, program: &Path, arguments: &[impl AsRef<str>]) {
+        let process = self.process(name, program, arguments);
+        self.daemons.push(process);
+    }
+
+    fn process(&self, name: &str, program: &Path, arguments: &[impl AsRef<str>]) -> Process {
         let mut command = self.command(program);
         command.args(arguments.iter().map(AsRef::as_ref));
-        let log = self.folder.join(format!("{name}.log"));
-        self.daemons.push(Process::of(command, log));
+        Process::of(command, self.folder.join(format!("{name}.log")))
     }
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
@@ -286,10 +280,6 @@ fn start_init(name: &str, member: &Member, folder: &Path) -> Process {
         .arg(folder);
     with_clean_environment(&mut command);
     Process::of(command, folder.join("init.log"))
-}
-
-fn proxy_config(mode: ProxyMode) -> String {
-    format!("kube-proxy-{}.yaml", mode.name())
 }
 
 fn with_clean_environment(command: &mut Command) {
