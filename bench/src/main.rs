@@ -8,7 +8,10 @@ mod balance;
 mod cluster;
 mod driver;
 mod edits;
+mod generator;
+mod kube_proxy;
 mod lists;
+mod neighbours;
 mod node;
 mod policy;
 mod probe;
@@ -45,6 +48,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("balance") {
         balance::measure(&mut table)?;
+    }
+    if wanted("neighbours") {
+        neighbours::measure(&mut table)?;
     }
     if wanted("replacement") {
         replacement::measure(&mut table)?;
