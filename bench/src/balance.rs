@@ -235,6 +235,7 @@ fn ways() -> BTreeMap<IpAddr, NextHop> {
             destination: [2, 0, 0, 0, high, low],
             source: [2, 0, 0, 0, 0, 0],
             local: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
+            overlay: false,
         };
         (backend_address(number), hop)
     };

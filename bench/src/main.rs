@@ -6,6 +6,7 @@
 mod admission;
 mod balance;
 mod cluster;
+mod compare;
 mod driver;
 mod edits;
 mod generator;
@@ -15,6 +16,7 @@ mod neighbours;
 mod node;
 mod policy;
 mod probe;
+mod proxied;
 mod replacement;
 mod statistics;
 mod table;
@@ -51,6 +53,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("neighbours") {
         neighbours::measure(&mut table)?;
+    }
+    if wanted("proxied") {
+        proxied::measure(&mut table)?;
     }
     if wanted("replacement") {
         replacement::measure(&mut table)?;

@@ -48,7 +48,8 @@ impl Ways {
     /// As for [`look`].
     pub(crate) fn follow(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
         let mut ways = next_hops::ways(addresses, Probing::Ask)?;
-        let is_unknown = |way: &next_hops::NextHop| way.destination == Neighbour::Unknown;
+        let is_unknown =
+            |way: &next_hops::NextHop| !way.overlay && way.destination == Neighbour::Unknown;
         for _ in 0..ANSWERS {
             if self.is_known || !ways.hops.values().any(is_unknown) {
                 break;
@@ -68,6 +69,7 @@ impl Ways {
         self.neighbours = ways
             .hops
             .values()
+            .filter(|way| !way.overlay)
             .map(|way| (way.neighbour, way.destination))
             .collect();
         Ok(())
@@ -75,8 +77,11 @@ impl Ways {
 }
 
 fn known(way: &next_hops::NextHop) -> Option<NextHop> {
-    let Neighbour::At(destination) = way.destination else {
-        return None;
+    let destination = match way.destination {
+        Neighbour::At(destination) => destination,
+        // The kernel finds it by itself.
+        _ if way.overlay => [0; 6],
+        _ => return None,
     };
     Some(NextHop {
         ifindex: way.ifindex,
@@ -85,5 +90,6 @@ fn known(way: &next_hops::NextHop) -> Option<NextHop> {
         destination,
         source: way.source,
         local: way.local,
+        overlay: way.overlay,
     })
 }

@@ -4,6 +4,7 @@ mod attempt;
 mod fallback;
 mod fit;
 mod join;
+mod overlay;
 mod serve;
 mod summary;
 

@@ -58,6 +58,9 @@ pub struct NextHop {
     pub source: [u8; 6],
     /// The node's own address on this way.
     pub local: Option<IpAddr>,
+    /// Whether the interface is the device of an overlay, which takes no frames from XDP and finds next hops
+    /// itself.
+    pub overlay: bool,
 }
 
 /// The way to an endpoint of the tunnel.

@@ -42,6 +42,9 @@ struct Facts {
     /// Last byte of the next hop's MAC address, by backend.
     #[serde(default)]
     next_hops: BTreeMap<IpAddr, u8>,
+    /// Backends behind an overlay, with the node's own address on the way there.
+    #[serde(default)]
+    overlays: BTreeMap<IpAddr, Option<IpAddr>>,
     /// Backends on the node itself.
     #[serde(default)]
     here: Vec<IpAddr>,
@@ -102,7 +105,12 @@ impl Facts {
             interfaces: interfaces.collect(),
             failsafe: failsafe.collect(),
             addresses: self.addresses.into_iter().collect(),
-            next_hops: self.next_hops.into_iter().map(next_hop).collect(),
+            next_hops: self
+                .next_hops
+                .into_iter()
+                .map(next_hop)
+                .chain(self.overlays.into_iter().map(over))
+                .collect(),
             here: self.here.into_iter().collect(),
             no_balancer: None,
             underlays: self.underlays.into_iter().map(underlay).collect(),
@@ -122,6 +130,21 @@ fn next_hop((address, last): (IpAddr, u8)) -> (IpAddr, NextHop) {
             IpAddr::V4(_) => [10, 0, 0, 200].into(),
             IpAddr::V6(_) => [0xfd00, 0, 0, 0, 0, 0, 0, 200].into(),
         }),
+        overlay: false,
+    };
+    (address, hop)
+}
+
+/// By the device 7 of an overlay.
+fn over((address, local): (IpAddr, Option<IpAddr>)) -> (IpAddr, NextHop) {
+    let hop = NextHop {
+        ifindex: Ifindex(7),
+        mtu: 1_450,
+        destination: [0; 6],
+        source: [0; 6],
+        local,
+        overlay: true,
+        ..next_hop((address, 0)).1
     };
     (address, hop)
 }
@@ -205,6 +228,9 @@ fn render(enforced: &Enforced) -> Result<String, std::fmt::Error> {
     }
     if state.flows {
         writeln!(text, "a table of flows")?;
+    }
+    for (ifindex, name) in &state.overlay {
+        writeln!(text, "for overlays: {name} (interface {})", ifindex.0)?;
     }
     for peer in &state.failsafe {
         writeln!(text, "never dropped: {peer}")?;
@@ -410,4 +436,5 @@ goldens! {
     services
     services_refused
     source_ranges
+    overlay
 }

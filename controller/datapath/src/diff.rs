@@ -3,7 +3,8 @@
 //! The order of the steps is what makes a change atomic and safe against a crash at any point:
 //!
 //! 1. Failsafe peers are added, counters of new owners reset, the table of flows made if it is missing,
-//!    and the programs attached that restore replies at the egress: nothing refers to them yet.
+//!    and the programs attached that restore replies at the egress and that send packets on to overlays:
+//!    nothing refers to them yet.
 //! 2. Blocks are built and written to the slot that is not active. A program that is too small for
 //!    its port's new tables is replaced by a larger one while both read the same revision: features
 //!    grow before the flip.
@@ -11,7 +12,7 @@
 //! 4. Interfaces that are new get their program, those that are left lose it.
 //! 5. After a grace period the slot that was left gets the live revision's tables too, which frees
 //!    the old ones and makes either slot safe to read. Programs shrink. Peers are removed, and programs at
-//!    the egress and the table of flows where nothing needs them any more.
+//!    the egress and for overlays and the table of flows where nothing needs them any more.
 //!
 //! 6. The tunnel comes last, so that what fails there holds up no policy: routes that nobody wants go, for
 //!    their packets would find no peer; then the device, its tables and programs, and only when these are
@@ -21,6 +22,7 @@
 //! A run that is cut short leaves a state from which the next run's diff goes on: nothing in steps
 //! 1 and 2 is visible to packets, and everything after the flip is done again where it is missing.
 
+mod overlay;
 mod ring_blocks;
 mod tunnel;
 
@@ -170,6 +172,7 @@ impl<'a> Planner<'a> {
             self.steps.push(Step::MakeFlows);
         }
         self.attach_egress();
+        self.attach_overlay();
         let next = self.active.other();
         let mut entries: BTreeMap<Capacity, Entries> = BTreeMap::new();
         let mut places = BTreeSet::new();
@@ -412,6 +415,7 @@ impl<'a> Planner<'a> {
         self.clear(stale);
         self.clear_ring_blocks(stale_ring_blocks);
         self.detach_egress();
+        self.detach_overlay();
         if self.observed.flows && !self.wanted.flows {
             self.steps.push(Step::RemoveFlows);
         }

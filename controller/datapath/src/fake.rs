@@ -12,7 +12,7 @@ use crate::{
     failsafe::{FailsafePeer, Passage, by_prefix},
     invariants::violations,
     kernel::{Applied, Kernel, KernelError},
-    observed::{Attached, AttachedEgress, Observed},
+    observed::{Attached, AttachedEgress, AttachedOverlay, Observed},
     plan::{BlockOrigin, RingEntry, Step, StepKind},
     state::{AttachedMode, Block, Capacity, DatapathState, Digest, Ifindex, WantedMode},
     tunnel::{FoundDevice, ObservedTunnel, TunnelDevice},
@@ -338,6 +338,16 @@ impl FakeKernel {
             }
             Step::DetachEgress(port) => {
                 self.state.egress.remove(port);
+            }
+            Step::AttachOverlay { ifindex, .. } => {
+                let attached = AttachedOverlay {
+                    is_there: true,
+                    object: self.object,
+                };
+                self.state.overlay.insert(*ifindex, attached);
+            }
+            Step::DetachOverlay(ifindex) => {
+                self.state.overlay.remove(ifindex);
             }
             Step::MakeTunnelDevice(device) => self.make_tunnel_device(*device),
             Step::WriteTunnel(digest) if blocks.contains_key(digest) => {

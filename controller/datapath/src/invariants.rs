@@ -6,7 +6,7 @@ use crate::{observed::Observed, tunnel::ObservedTunnel};
 ///
 /// - A program that is attached finds tables in every slot that a flip could make active.
 /// - It is a program of ours, known by the object that it was loaded from.
-/// - A program at an egress finds the table of flows.
+/// - A program at an egress, or for overlays at an ingress, finds the table of flows.
 /// - The tunnel's device is up only where its programs and tables are.
 /// - A route leads to the tunnel only where its device, programs, tables and neighbours are.
 #[must_use]
@@ -30,6 +30,12 @@ pub fn violations(observed: &Observed) -> Vec<String> {
     for port in observed.egress.keys().filter(|_| !observed.flows) {
         found.push(format!(
             "{port} has a program at its egress but there is no table of flows"
+        ));
+    }
+    for ifindex in observed.overlay.keys().filter(|_| !observed.flows) {
+        found.push(format!(
+            "interface {} has a program for overlays but there is no table of flows",
+            ifindex.0
         ));
     }
     found.extend(tunnel_violations(&observed.tunnel));

@@ -46,6 +46,16 @@ pub struct AttachedEgress {
     pub object: Option<Digest>,
 }
 
+/// The program of ours at an interface's ingress that sends packets on to backends behind an overlay and back, through
+/// a pinned link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedOverlay {
+    /// Whether it is at the interface: an interface that goes takes its programs with it.
+    pub is_there: bool,
+    /// Digest of the object that the program was loaded from; `None` where it is none of ours.
+    pub object: Option<Digest>,
+}
+
 /// The complete observed state, read from the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -69,6 +79,8 @@ pub struct Observed {
     pub counters_in_use: BTreeSet<u32>,
     /// Links at the egress by port.
     pub egress: BTreeMap<PortIndex, AttachedEgress>,
+    /// Links of the program for overlays, by the interface that they were made at.
+    pub overlay: BTreeMap<Ifindex, AttachedOverlay>,
     /// Whether there is a table of flows.
     pub flows: bool,
     /// The tunnel.

@@ -123,6 +123,15 @@ pub enum Step {
     },
     /// Take the program off the egress.
     DetachEgress(PortIndex),
+    /// Put the present program for overlays at the interface's ingress, in the place of a former one.
+    AttachOverlay {
+        /// Name of the interface, for people.
+        interface: String,
+        /// Which interface.
+        ifindex: Ifindex,
+    },
+    /// Take the program for overlays off the interface.
+    DetachOverlay(Ifindex),
     /// Set the tunnel's device down, which takes its routes and neighbours away.
     LowerTunnel,
     /// Make the tunnel's device, down, or bring it to this shape. One with another port is made anew, and
@@ -189,6 +198,8 @@ pub enum StepKind {
     RemoveFlows,
     AttachEgress,
     DetachEgress,
+    AttachOverlay,
+    DetachOverlay,
     LowerTunnel,
     MakeTunnelDevice,
     WriteTunnel,
@@ -201,7 +212,7 @@ pub enum StepKind {
 
 impl StepKind {
     /// All kinds.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::Prepare,
         Self::AddFailsafe,
         Self::RemoveFailsafe,
@@ -224,6 +235,8 @@ impl StepKind {
         Self::RemoveFlows,
         Self::AttachEgress,
         Self::DetachEgress,
+        Self::AttachOverlay,
+        Self::DetachOverlay,
         Self::LowerTunnel,
         Self::MakeTunnelDevice,
         Self::WriteTunnel,
@@ -262,6 +275,8 @@ impl Step {
             Self::RemoveFlows => StepKind::RemoveFlows,
             Self::AttachEgress { .. } => StepKind::AttachEgress,
             Self::DetachEgress(_) => StepKind::DetachEgress,
+            Self::AttachOverlay { .. } => StepKind::AttachOverlay,
+            Self::DetachOverlay(_) => StepKind::DetachOverlay,
             Self::LowerTunnel => StepKind::LowerTunnel,
             Self::MakeTunnelDevice(_) => StepKind::MakeTunnelDevice,
             Self::WriteTunnel(_) => StepKind::WriteTunnel,
@@ -361,6 +376,17 @@ impl fmt::Display for Step {
                 port, interface, ..
             } => write!(f, "attach {port} to the egress of {interface}"),
             Self::DetachEgress(port) => write!(f, "detach {port} from its egress"),
+            Self::AttachOverlay { interface, .. } => {
+                write!(
+                    f,
+                    "attach the program for overlays to the ingress of {interface}"
+                )
+            }
+            Self::DetachOverlay(ifindex) => write!(
+                f,
+                "detach the program for overlays from interface {}",
+                ifindex.0
+            ),
             Self::LowerTunnel => write!(f, "set {DEVICE} down"),
             Self::MakeTunnelDevice(device) => write!(
                 f,

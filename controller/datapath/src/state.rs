@@ -254,6 +254,9 @@ pub struct DatapathState {
     pub fresh_counters: BTreeSet<u32>,
     /// Whether some tables send packets through Nat, which needs the table of flows.
     pub flows: bool,
+    /// Interfaces at whose ingress a program sends packets on to backends behind an overlay, or back from them, with
+    /// their names: those that services with such backends are served on, and the overlays' devices.
+    pub overlay: BTreeMap<Ifindex, String>,
     /// The tunnel, where there are peers.
     pub tunnel: Option<Tunnel>,
 }

@@ -253,6 +253,63 @@ fn the_table_of_flows_is_there_while_any_tables_need_it() {
 }
 
 #[test]
+fn packets_are_sent_on_to_overlays_from_before_the_first_until_after_the_last() {
+    let mut kernel = FakeKernel::new(object());
+    let without = state(&[(0, 1, 300)]);
+    let uplink = Ifindex(2);
+    let device = Ifindex(7);
+    let with = DatapathState {
+        flows: true,
+        overlay: [(uplink, "eth0".to_owned()), (device, "vx7".to_owned())].into(),
+        ..state(&[(0, 2, 300)])
+    };
+    let flowing = DatapathState {
+        overlay: [(uplink, "eth0".to_owned())].into(),
+        ..with.clone()
+    };
+    kernel.converge(&without);
+    kernel.log.clear();
+    kernel.converge(&with);
+    let kinds: Vec<_> = kernel.log.iter().map(Step::kind).collect();
+    let place = |wanted| kinds.iter().position(|kind| *kind == wanted);
+    assert!(place(StepKind::MakeFlows) < place(StepKind::AttachOverlay));
+    let last = kinds.iter().rposition(|k| *k == StepKind::AttachOverlay);
+    assert!(last < place(StepKind::Flip));
+    // Flows may lead there still.
+    kernel.converge(&flowing);
+    assert!(kernel.state.overlay.contains_key(&device));
+    // The device goes, with its program.
+    kernel
+        .state
+        .overlay
+        .get_mut(&device)
+        .expect("there")
+        .is_there = false;
+    kernel.converge(&flowing);
+    assert!(!kernel.state.overlay.contains_key(&device));
+    // What was taken off is put back, and what an older release has put there replaced.
+    kernel
+        .state
+        .overlay
+        .get_mut(&uplink)
+        .expect("there")
+        .is_there = false;
+    kernel.converge(&flowing);
+    assert!(kernel.state.overlay[&uplink].is_there);
+    kernel.state.overlay.get_mut(&uplink).expect("there").object = None;
+    kernel.converge(&flowing);
+    assert_eq!(kernel.state.overlay[&uplink].object, Some(object()));
+    kernel.log.clear();
+    kernel.converge(&without);
+    assert!(kernel.state.overlay.is_empty());
+    let kinds: Vec<_> = kernel.log.iter().map(Step::kind).collect();
+    let place = |wanted| kinds.iter().position(|kind| *kind == wanted);
+    assert!(place(StepKind::Flip) < place(StepKind::DetachOverlay));
+    assert!(place(StepKind::DetachOverlay) < place(StepKind::RemoveFlows));
+    assert_eq!(kernel.broken, Vec::<String>::new());
+}
+
+#[test]
 fn replies_are_restored_from_before_the_first_packet_that_needs_it_until_after_the_last() {
     let mut kernel = FakeKernel::new(object());
     let without = state(&[(0, 1, 300)]);

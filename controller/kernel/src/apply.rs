@@ -23,6 +23,7 @@ use crate::{
     flows,
     grace::GracePeriod,
     observe::{entry_ids, observe, open_outer},
+    overlay,
     pins::unpin,
     ring_blocks,
     running::RunningKernel,
@@ -75,6 +76,10 @@ impl Kernel for RunningKernel {
                 ifindex,
             } => egress::attach(&self.pins, *port, interface, *ifindex)?,
             Step::DetachEgress(port) => egress::detach(&self.pins, *port)?,
+            Step::AttachOverlay { interface, ifindex } => {
+                overlay::attach(&self.pins, interface, *ifindex)?;
+            }
+            Step::DetachOverlay(ifindex) => overlay::detach(&self.pins, *ifindex)?,
             Step::RemoveFlows => flows::remove(&Shared::required(&self.pins)?.flows)?,
             Step::Flip(slot) => {
                 self.settled = false;

@@ -13,15 +13,12 @@ use crate::{
     error::{Asked, if_present},
     netlink,
     object::{load_egress, object_digest},
-    pins::{Pins, Side, unpin},
+    pins::{Pins, Side},
     shared::Shared,
-    tcx::{remove, take_off},
+    tcx::{put, remove},
 };
 
 /// Puts the present program at the egress; one that is there already is replaced behind its link.
-///
-/// Cut short before the pin has its new name, the next run finds a link of the former object and replaces
-/// once more.
 pub(crate) fn attach(
     pins: &Pins,
     port: PortIndex,
@@ -29,24 +26,13 @@ pub(crate) fn attach(
     ifindex: Ifindex,
 ) -> Result<(), KernelError> {
     pins.make()?;
-    let asked = || format!("attaching to the egress of {interface}");
     let new = load_egress(pins)?;
+    let formers = pinned(pins, port)?.into_iter();
+    let formers: Vec<_> = formers.map(|object| pins.egress(port, object)).collect();
     let path = pins.egress(port, object_digest());
-    for former in pinned(pins, port)? {
-        let former = pins.egress(port, former);
-        let link = Link::pinned(&former).asked(asked)?;
-        let info = link.info().asked(asked)?;
-        if info.ifindex == Some(ifindex) && former != path {
-            let old = Program::by_id(info.program_id).asked(asked)?;
-            link.replace(&old, &new).asked(asked)?;
-            return std::fs::rename(&former, &path).asked(asked);
-        }
-        take_off(&link).asked(asked)?;
-        unpin(&former)?;
-    }
-    let link = Link::create_tcx(&new, ifindex, Side::Out).asked(asked)?;
-    link.pin(&path)
-        .asked(|| format!("pinning the link {}", path.display()))
+    put(&new, (ifindex, Side::Out), &formers, &path, || {
+        format!("attaching to the egress of {interface}")
+    })
 }
 
 /// Takes the program off the egress; nothing to take off is no error.

@@ -20,6 +20,7 @@ mod netlink;
 pub mod next_hops;
 mod object;
 mod observe;
+mod overlay;
 mod pins;
 mod ring_blocks;
 mod running;

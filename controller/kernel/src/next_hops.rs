@@ -25,7 +25,7 @@ use crate::{
 /// Ways to addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
-    /// The way to each that has one by a device that takes frames from XDP.
+    /// The way to each that has one by a device that takes frames from XDP, or by one of an overlay.
     pub hops: BTreeMap<IpAddr, NextHop>,
     /// Those of this very node: on the network of a bridge whose ports are all virtual, as containers and
     /// virtual machines are.
@@ -49,6 +49,9 @@ pub struct NextHop {
     pub destination: Neighbour,
     /// The node's own address on this way.
     pub local: Option<IpAddr>,
+    /// Whether the interface is the device of an overlay, whose neighbours are not looked at: most are made by
+    /// whoever made the overlay, and some of these devices have none.
+    pub overlay: bool,
 }
 
 /// What the kernel knows of a neighbour.
@@ -104,8 +107,10 @@ pub fn ways(addresses: &BTreeSet<IpAddr>, probing: Probing) -> Result<Ways, Kern
             continue;
         };
         let key = (route.ifindex, route.neighbour);
-        let (destination, is_fresh) = neighbours.get(&key).copied().unwrap_or_default();
+        let known = neighbours.get(&key).filter(|_| !interface.is_overlay);
+        let (destination, is_fresh) = known.copied().unwrap_or_default();
         let may_ask = probing == Probing::Ask && asked.len() < MOST_ASKED;
+        let may_ask = may_ask && !interface.is_overlay;
         if !is_fresh && may_ask && asked.insert(key) {
             probe(&mut conversation, route.ifindex, route.neighbour);
         }
@@ -119,6 +124,7 @@ pub fn ways(addresses: &BTreeSet<IpAddr>, probing: Probing) -> Result<Ways, Kern
             source: interface.address,
             destination,
             local: route.local,
+            overlay: interface.is_overlay,
         };
         found.hops.insert(*address, hop);
     }
@@ -130,10 +136,11 @@ struct Interface {
     address: [u8; 6],
     mtu: u32,
     is_veth: bool,
+    is_overlay: bool,
 }
 
-/// Interfaces with a MAC address whose drivers take frames from XDP, as far as their kind tells: no bridge,
-/// VLAN or tunnel does (`ndo_xdp_xmit`).
+/// Interfaces with a MAC address whose drivers take frames from XDP, as far as their kind tells (`ndo_xdp_xmit`):
+/// no bridge or VLAN does; and those of overlays.
 fn interfaces(links: &[LinkMessage]) -> BTreeMap<Ifindex, Interface> {
     let described = links.iter().filter_map(|link| {
         let mut address = None;
@@ -150,14 +157,37 @@ fn interfaces(links: &[LinkMessage]) -> BTreeMap<Ifindex, Interface> {
             kind,
             None | Some(InfoKind::Veth | InfoKind::Bond | InfoKind::Tun)
         );
+        let is_overlay = kind.is_some_and(is_overlay);
+        let address = match is_overlay {
+            true => Some([0; 6]),
+            false => address.filter(|_| transmits),
+        };
         let interface = Interface {
-            address: address.filter(|_| transmits)?,
+            address: address?,
             mtu,
             is_veth: kind == Some(&InfoKind::Veth),
+            is_overlay,
         };
         Some((Ifindex(link.header.index), interface))
     });
     described.collect()
+}
+
+/// Whether devices of this kind put packets into packets of the network below.
+fn is_overlay(kind: &InfoKind) -> bool {
+    matches!(
+        kind,
+        InfoKind::Vxlan
+            | InfoKind::Geneve
+            | InfoKind::Wireguard
+            | InfoKind::IpIp
+            | InfoKind::SitTun
+            | InfoKind::Ip6Tnl
+            | InfoKind::GreTun
+            | InfoKind::GreTun6
+            | InfoKind::GreTap
+            | InfoKind::GreTap6
+    )
 }
 
 /// Bridges that have ports, none of which leads out of the node.

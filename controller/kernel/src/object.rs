@@ -22,6 +22,8 @@ const PROGRAM: &str = "headgate";
 const FILTER: &str = "headgate_filter";
 /// The program at the egress.
 const EGRESS: &str = "headgate_egress";
+/// The program at the ingress, for backends behind an overlay.
+const OVERLAY: &str = "headgate_overlay";
 /// The programs at the tunnel's device: for what comes, and for what leaves.
 const TUNNEL: [&str; 2] = ["headgate_tunnel_in", "headgate_tunnel_out"];
 
@@ -73,6 +75,12 @@ pub(crate) fn load(
 /// Loads the program for the egress on the pinned maps.
 pub(crate) fn load_egress(pins: &Pins) -> Result<Program, KernelError> {
     let [program] = load_classifiers(pins, [EGRESS], "the program for the egress")?;
+    Ok(program)
+}
+
+/// Loads the program for backends behind an overlay on the pinned maps.
+pub(crate) fn load_overlay(pins: &Pins) -> Result<Program, KernelError> {
+    let [program] = load_classifiers(pins, [OVERLAY], "the program for overlays")?;
     Ok(program)
 }
 

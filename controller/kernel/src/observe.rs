@@ -18,7 +18,7 @@ use crate::{
     counters, egress,
     error::{Asked, absent, if_present},
     failsafe::Failsafe,
-    flows, netlink,
+    flows, netlink, overlay,
     pins::Pins,
     ring_blocks,
     shared::Shared,
@@ -80,6 +80,7 @@ pub(crate) fn observe(
     blocks.retain(&seen);
     observed.links = links(pins, Some(&shared), &outer_maps)?;
     observed.egress = egress::observe(pins, &shared)?;
+    observed.overlay = overlay::observe(pins, &shared)?;
     observed.unjudged = unjudged(&shared, &observed.links.keys().copied().collect())?;
     Ok(observed)
 }

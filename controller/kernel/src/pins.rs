@@ -8,6 +8,7 @@
 //!   links/port<number>                          what keeps a program on its interface
 //!   programs/port<number>-<object>-<capacity>   the program behind that link
 //!   egress/port<number>-<object>                what keeps a program at the interface's egress
+//!   overlay/interface<number>-<object>          what keeps the program for overlays at an interface's ingress
 //!   TUNNEL  TUNNEL_COUNTERS                     what the tunnel's programs share, from the first tunnel on
 //!   tunnel/<side>-<object>                      what keeps a program at the tunnel's device
 //! ```
@@ -19,7 +20,7 @@ use std::{
 
 use headgate_datapath::{
     kernel::KernelError,
-    state::{Capacity, Digest, PortIndex},
+    state::{Capacity, Digest, Ifindex, PortIndex},
 };
 use headgate_layout::LAYOUT_VERSION;
 
@@ -36,10 +37,10 @@ pub struct Instance {
 }
 
 /// Folders of one layout version, those with links first.
-const FOLDERS: [&str; 4] = ["links", "egress", "tunnel", "programs"];
+const FOLDERS: [&str; 5] = ["links", "egress", "overlay", "tunnel", "programs"];
 
 /// The folders of one layout version that hold links.
-pub(crate) const LINK_FOLDERS: [&str; 2] = ["links", "egress"];
+pub(crate) const LINK_FOLDERS: [&str; 3] = ["links", "egress", "overlay"];
 
 /// The pins of one instance.
 #[derive(Clone, Debug)]
@@ -130,6 +131,23 @@ impl Pins {
         let parse = |name: &String| {
             let (port, object) = name.split_once('-')?;
             Some((port_of(port)?, object.parse().ok()?))
+        };
+        Ok(names.iter().filter_map(parse).collect())
+    }
+
+    /// The link of the program for overlays, of `object`, at an interface.
+    pub(crate) fn overlay(&self, ifindex: Ifindex, object: Digest) -> PathBuf {
+        let name = format!("interface{}-{object}", ifindex.0);
+        self.root.join("overlay").join(name)
+    }
+
+    /// Links of the program for overlays, with the objects that it is from.
+    pub(crate) fn overlays(&self) -> Result<Vec<(Ifindex, Digest)>, KernelError> {
+        let names = names_in(&self.root.join("overlay"))?;
+        let parse = |name: &String| {
+            let (interface, object) = name.split_once('-')?;
+            let number = interface.strip_prefix("interface")?.parse().ok()?;
+            Some((Ifindex(number), object.parse().ok()?))
         };
         Ok(names.iter().filter_map(parse).collect())
     }

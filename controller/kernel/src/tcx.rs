@@ -1,14 +1,45 @@
-//! What all programs by TCX share: how they are taken off.
+//! What all programs by TCX share: how they are put on and taken off.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use headgate_datapath::kernel::KernelError;
+use headgate_datapath::{kernel::KernelError, state::Ifindex};
 
 use crate::{
-    bpf::Link,
+    bpf::{Link, Program},
     error::{Asked, absent, if_present},
-    pins::unpin,
+    pins::{Side, unpin},
 };
+
+/// Puts `new` at a side of an interface, behind all that are there, with its link pinned at `path`. Of those pinned at
+/// `formers` the one at this interface is replaced behind its link, any other taken off.
+///
+/// Cut short before the pin has its new name, the next run finds a link of the former object and replaces
+/// once more.
+pub(crate) fn put(
+    new: &Program,
+    (ifindex, side): (Ifindex, Side),
+    formers: &[PathBuf],
+    path: &Path,
+    asked: impl Fn() -> String,
+) -> Result<(), KernelError> {
+    for former in formers {
+        let link = Link::pinned(former).asked(&asked)?;
+        let info = link.info().asked(&asked)?;
+        if info.ifindex == Some(ifindex) && former != path {
+            let old = Program::by_id(info.program_id).asked(&asked)?;
+            link.replace(&old, new).asked(&asked)?;
+            return std::fs::rename(former, path).asked(&asked);
+        }
+        take_off(&link).asked(&asked)?;
+        unpin(former)?;
+    }
+    let link = Link::create_tcx(new, ifindex, side).asked(&asked)?;
+    link.pin(path)
+        .asked(|| format!("pinning the link {}", path.display()))
+}
 
 /// Takes off what is pinned at `path`, and forgets the pin; nothing to take off is no error.
 pub(crate) fn remove(path: &Path, asked: impl Fn() -> String) -> Result<(), KernelError> {

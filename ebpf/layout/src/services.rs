@@ -133,7 +133,8 @@ pub struct Way {
     /// Bytes of an IP packet that it takes.
     pub mtu: u16,
     /// 1 where a frame may go back by `XDP_TX` if it came by this interface, 2 where frames go to the stack
-    /// of this node: see [`Self::reflects`] and [`Self::TO_STACK`]. Else 0.
+    /// of this node, 3 where they go by an overlay: see [`Self::reflects`], [`Self::TO_STACK`] and
+    /// [`Self::over`]. Else 0.
     pub reflecting: u16,
     /// How frames begin.
     pub link: LinkAddresses,
@@ -188,6 +189,32 @@ impl Way {
     #[must_use]
     pub const fn is_to_stack(&self) -> bool {
         self.reflecting == 2
+    }
+
+    /// By the device of an overlay, which takes no frames from XDP: a program at the ingress sends them on, by the
+    /// kernel's own routes and neighbours. Without it they are nobody's, by their link-layer address.
+    #[must_use]
+    pub const fn over(ifindex: u32, mtu: u16) -> Self {
+        Self {
+            ifindex,
+            mtu,
+            reflecting: 3,
+            link: LinkAddresses([0; 3]),
+        }
+    }
+
+    /// Whether it is by the device of an overlay.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.reflecting == 3
+    }
+
+    /// Whether XDP passes frames up that go this way: [`Self::is_to_stack`] or [`Self::is_over`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn passes_up(&self) -> bool {
+        self.reflecting & 2 != 0
     }
 }
 

@@ -106,6 +106,54 @@ pub fn pass_on<F: FrameMut + ?Sized, S: Tables, T: FlowTable, P: PlacementTable>
     }
 }
 
+/// Makes `frame`, an ICMP error that has come out of an overlay, one for the client of the flow that it quotes, and says
+/// the way there; `length` is that of the frame. `Ok(None)`: it is the stack's, and was left as it is.
+///
+/// # Errors
+/// Why it must be dropped instead.
+#[inline(always)]
+pub fn tell_client<F: FrameMut + ?Sized, T: FlowTable>(
+    frame: &mut F,
+    length: u32,
+    flows: T,
+) -> Result<Option<Way>, Reason> {
+    let version = match Version::of(frame) {
+        None => return Ok(None),
+        Some(version) => version?,
+    };
+    let Some(error) = quoting(frame, version) else {
+        return Ok(None);
+    };
+    let passing = Passing {
+        backend: 0,
+        flow: Known::NONE,
+        length,
+        ifindex: 0,
+    };
+    let departure = to_flows_client(frame, version, &error.quoted, &passing, || Some(flows))?;
+    Ok(departure.map(|departure| departure.way))
+}
+
+/// An ICMP error.
+pub(crate) struct Quoting {
+    /// Its own addresses.
+    pub(crate) outer: Ends,
+    /// Ends of the packet that it quotes.
+    pub(crate) quoted: Ends,
+}
+
+/// The ICMP error that `frame` is, if it was sent to whom its quoted packet was from.
+#[inline(always)]
+pub(crate) fn quoting<F: Frame + ?Sized>(frame: &F, version: Version) -> Option<Quoting> {
+    let header: &IcmpHeader = frame.at(version.transport())?;
+    if Message::of(version, header.kind) != Message::Error {
+        return None;
+    }
+    let outer = addresses(frame, version, ETHERNET_LENGTH)?;
+    let quoted = quoted(frame, version).filter(|q| q.source == outer.destination)?;
+    Some(Quoting { outer, quoted })
+}
+
 #[inline(always)]
 fn answer_echo<F: FrameMut + ?Sized>(frame: &mut F, version: Version, way: &Way) -> Option<()> {
     match version {

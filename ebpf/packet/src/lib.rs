@@ -17,6 +17,7 @@ pub mod frame;
 pub mod icmp;
 pub mod judge;
 pub mod nat;
+pub mod overlay;
 pub mod parse;
 pub mod report;
 pub mod settling;

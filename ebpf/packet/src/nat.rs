@@ -216,7 +216,10 @@ fn follow(flow: &Flow, of_ring: Option<&Backend>, back: Way) {
 
 /// Ends of the frame's packet, and what a TCP segment says.
 #[inline(always)]
-fn read<F: Frame + ?Sized>(frame: &F, version: Version) -> Option<(Ends, Option<Segment>)> {
+pub(crate) fn read<F: Frame + ?Sized>(
+    frame: &F,
+    version: Version,
+) -> Option<(Ends, Option<Segment>)> {
     let outer = addresses(frame, version, ETHERNET_LENGTH)?;
     let ports: &UdpHeader = frame.at(version.transport())?;
     let ends = Ends {

@@ -15,8 +15,8 @@ use crate::{
     flows::Ends,
     frame::{Frame, FrameMut},
     parse::{
-        ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_ICMPV6, PROTOCOL_TCP,
-        PROTOCOL_UDP,
+        ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+        PROTOCOL_TCP, PROTOCOL_UDP,
     },
 };
 
@@ -149,6 +149,14 @@ impl Version {
         match self {
             Self::V4 => ETHERTYPE_IPV4,
             Self::V6 => ETHERTYPE_IPV6,
+        }
+    }
+
+    /// Its protocol for errors.
+    pub(crate) const fn icmp(self) -> u8 {
+        match self {
+            Self::V4 => PROTOCOL_ICMP,
+            Self::V6 => PROTOCOL_ICMPV6,
         }
     }
 

@@ -276,7 +276,7 @@ fn may_tell() -> bool {
 
 #[inline(always)]
 fn send(ifindex: u32, way: &Way) -> u32 {
-    if way.is_to_stack() {
+    if way.passes_up() {
         return xdp_action::XDP_PASS;
     }
     if way.reflects() && way.ifindex == ifindex {

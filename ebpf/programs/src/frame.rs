@@ -79,7 +79,7 @@ impl Resize for XdpFrame<'_> {
     }
 }
 
-/// A frame in a socket buffer, to be read.
+/// A frame in a socket buffer, of which the first bytes are in one piece.
 pub struct SocketBuffer<'a> {
     ctx: &'a TcContext,
     data: usize,
@@ -116,5 +116,17 @@ impl Frame for SocketBuffer<'_> {
     #[inline(always)]
     fn full_length(&self) -> u32 {
         self.ctx.len()
+    }
+}
+
+impl FrameMut for SocketBuffer<'_> {
+    #[inline(always)]
+    fn at_mut<T: WireTypeMut>(&mut self, offset: u32) -> Option<&mut T> {
+        let start = self.data + offset as usize;
+        if start + size_of::<T>() > self.data_end {
+            return None;
+        }
+        // SAFETY: as in `XdpFrame::at_mut`; the kernel gives a program that writes a buffer of its own.
+        Some(unsafe { &mut *(start as *mut T) })
     }
 }

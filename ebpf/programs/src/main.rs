@@ -11,6 +11,7 @@ mod forward;
 mod frame;
 mod maps;
 mod monitor;
+mod overlay;
 mod settling;
 mod tunnel;
 

@@ -43,6 +43,20 @@ impl Underlay {
         namespace.ip("link set br0 up");
         Self { namespace }
     }
+
+    /// Joins a namespace to it, by `eth0` without addresses.
+    pub fn join(&self, namespace: &Namespace, port: &str) {
+        lay(namespace, "eth0", &self.namespace, port);
+        self.namespace.ip(&format!("link set {port} master br0"));
+    }
+
+    /// Has the link take what XDP sends by the host of this number, and write checksums as a network card would:
+    /// what XDP has seen keeps no note that they are missing.
+    pub fn take_from_xdp(&self, host: &Host) {
+        let port = format!("port{}", host.number);
+        let offloads = ["-K", &port, "gro", "on", "tx", "off"];
+        run(self.namespace.command("ethtool").args(offloads));
+    }
 }
 
 impl Default for Underlay {
@@ -71,14 +85,7 @@ impl Host {
     pub fn on(link: &Underlay, number: u8) -> Self {
         let namespace = Arc::new(Namespace::new(&format!("host{number}")));
         let pod = Namespace::new(&format!("pod{number}"));
-        lay(
-            &namespace,
-            "eth0",
-            &link.namespace,
-            &format!("port{number}"),
-        );
-        link.namespace
-            .ip(&format!("link set port{number} master br0"));
+        link.join(&namespace, &format!("port{number}"));
         namespace.ip(&format!("address add 192.0.2.{number}/24 dev eth0"));
         namespace.ip(&format!("address add 2001:db8::{number}/64 dev eth0 nodad"));
         lay(&pod, "eth0", &namespace, "pod");

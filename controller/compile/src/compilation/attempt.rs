@@ -184,6 +184,7 @@ impl Compiler<'_> {
             state: DatapathState {
                 failsafe: self.node.failsafe.clone(),
                 flows: served.iter().any(Served::needs_flows),
+                overlay: self.at_overlays(served),
                 ..DatapathState::default()
             },
             ports: BTreeMap::new(),

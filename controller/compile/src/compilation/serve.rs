@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use headgate_datapath::state::Ifindex;
+
 use headgate_crds::{
     AddressPoolSpec, AttachMode, Forwarding, LoadBalancerServiceSpec, TrafficPolicy,
     WithoutBackends,
@@ -41,6 +43,8 @@ pub(super) struct Served<'a> {
     /// What drops packets from outside of its source ranges.
     pub refusal: Option<Rule>,
     pub interfaces: Vec<&'a Interface>,
+    /// Devices of overlays that lead to some of its backends.
+    pub overlays: BTreeSet<Ifindex>,
 }
 
 impl Served<'_> {
@@ -252,6 +256,7 @@ impl Compiler<'_> {
                 frontends: self.frontends(&version.name.name, spec, of_ports, history.as_ref()),
                 refusal,
                 interfaces: selection.interfaces,
+                overlays: self.overlays(&version.name.name, spec),
             });
         }
         (served, histories)
@@ -335,7 +340,8 @@ impl Compiler<'_> {
             reason: FindingReason::NextHopUnknown,
             path: "spec.backends".to_owned(),
             message: format!(
-                "there is no way to {first}{more}, so its flows are dropped and counted as NoNextHop: no route, no neighbour that answers, or a device that takes no frames from XDP, such as a bridge or a VLAN; start the backend, or correct the route or the address"
+                "there is no way to {first}{more}, so its flows are dropped and counted as NoNextHop: {}",
+                self.why_no_way(*first)
             ),
         })
     }
@@ -353,15 +359,12 @@ impl Compiler<'_> {
         let backends = self.elsewhere(name, spec).into_iter();
         let hops =
             backends.filter_map(|address| Some((address, self.node.next_hops.get(&address)?)));
+        // What comes out of an overlay's device is seen there.
+        let hops = hops.filter(|(_, hop)| !hop.overlay);
         let mut unseen =
             hops.filter(|(_, hop)| interfaces.iter().all(|i| i.ifindex != hop.ifindex));
         let (backend, hop) = unseen.next()?;
-        let all = &self.node.interfaces;
-        let name = all.iter().find(|i| i.ifindex == hop.ifindex);
-        let name = name.map_or_else(
-            || format!("interface {}", hop.ifindex.0),
-            |i| i.name.clone(),
-        );
+        let name = self.interface_name(hop.ifindex);
         Some(Remark {
             severity: Severity::Pending,
             reason: FindingReason::RepliesUnseen,
@@ -378,7 +381,7 @@ impl Compiler<'_> {
     }
 
     /// Addresses of a service's backends that the programs have to find a way to.
-    fn elsewhere(&self, name: &str, spec: &LoadBalancerServiceSpec) -> BTreeSet<IpAddr> {
+    pub(super) fn elsewhere(&self, name: &str, spec: &LoadBalancerServiceSpec) -> BTreeSet<IpAddr> {
         let backends = elsewhere(name, spec, self.endpoints, &self.node.name).into_iter();
         backends
             .filter(|address| !self.is_here(spec, *address))

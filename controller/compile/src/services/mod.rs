@@ -462,6 +462,8 @@ pub(crate) fn next_hop(
     next_hops: &BTreeMap<IpAddr, NextHop>,
 ) -> Option<&NextHop> {
     let hop = next_hops.get(&backend);
+    // Who keeps the client's address must give the frame its next hop's, which is the overlay's to find.
+    let hop = hop.filter(|hop| forwarding == Forwarding::Nat || !hop.overlay);
     hop.filter(|hop| forwarding != Forwarding::Nat || hop.local.is_some())
 }
 
@@ -469,11 +471,14 @@ fn backend(frontend: &Frontend, member: &Member, next_hops: &BTreeMap<IpAddr, Ne
     let is_nat = frontend.forwarding == Forwarding::Nat;
     let hop = next_hop(frontend.forwarding, member.address, next_hops);
     let hop = hop.filter(|_| !member.here);
-    let way = hop.map_or(Way::default(), |hop| Way {
-        ifindex: hop.ifindex.0,
-        mtu: mtu_of(hop.mtu),
-        reflecting: u16::from(hop.reflects),
-        link: LinkAddresses::new(hop.destination, hop.source),
+    let way = hop.map_or(Way::default(), |hop| match hop.overlay {
+        true => Way::over(hop.ifindex.0, mtu_of(hop.mtu)),
+        false => Way {
+            ifindex: hop.ifindex.0,
+            mtu: mtu_of(hop.mtu),
+            reflecting: u16::from(hop.reflects),
+            link: LinkAddresses::new(hop.destination, hop.source),
+        },
     });
     let way = if member.here { Way::TO_STACK } else { way };
     let local = hop.and_then(|hop| hop.local).filter(|_| is_nat);

@@ -40,6 +40,7 @@ fn node() -> NodeFacts {
         destination: [2, 0, 0, 0, 0, last],
         source: [2, 0, 0, 0, 0, 0],
         local: Some([10, 0, 0, 200].into()),
+        overlay: false,
     };
     let hops = (1..=2).map(|last| ([10, 0, 0, last].into(), hop(last)));
     NodeFacts {

@@ -7,7 +7,8 @@ use std::{
 };
 
 use aya_obj::generated::{
-    BPF_F_REPLACE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE, bpf_attach_type, bpf_link_type,
+    BPF_F_BEFORE, BPF_F_REPLACE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE, bpf_attach_type,
+    bpf_link_type,
 };
 use headgate_datapath::state::{AttachedMode, Ifindex};
 
@@ -83,11 +84,16 @@ impl Link {
 
     /// Attaches `program` to a side of an interface by TCX, behind all that are there.
     pub(crate) fn create_tcx(program: &Program, ifindex: Ifindex, side: Side) -> io::Result<Self> {
-        let kind = match side {
-            Side::In => bpf_attach_type::BPF_TCX_INGRESS,
-            Side::Out => bpf_attach_type::BPF_TCX_EGRESS,
-        };
-        Self::create_as(kind, program, ifindex, 0)
+        Self::create_as(tcx(side), program, ifindex, 0)
+    }
+
+    /// The same in front of all that are there.
+    pub(crate) fn create_tcx_first(
+        program: &Program,
+        ifindex: Ifindex,
+        side: Side,
+    ) -> io::Result<Self> {
+        Self::create_as(tcx(side), program, ifindex, BPF_F_BEFORE)
     }
 
     fn create_as(
@@ -148,5 +154,12 @@ impl Link {
             link_fd: raw(&self.fd),
         };
         call(Command::BPF_LINK_DETACH, &mut attributes).map(drop)
+    }
+}
+
+fn tcx(side: Side) -> bpf_attach_type {
+    match side {
+        Side::In => bpf_attach_type::BPF_TCX_INGRESS,
+        Side::Out => bpf_attach_type::BPF_TCX_EGRESS,
     }
 }

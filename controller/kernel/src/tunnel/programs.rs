@@ -43,7 +43,8 @@ fn attach_at(pins: &Pins, side: Side, new: &Program, ifindex: Ifindex) -> Result
         take_off(&link).asked(asked)?;
         unpin(&former)?;
     }
-    let link = Link::create_tcx(new, ifindex, side).asked(asked)?;
+    // In front of what sends packets on that nobody has judged yet: `crate::overlay`.
+    let link = Link::create_tcx_first(new, ifindex, side).asked(asked)?;
     link.pin(&path)
         .asked(|| format!("pinning the link {}", path.display()))
 }

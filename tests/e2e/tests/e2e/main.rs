@@ -14,6 +14,7 @@ mod metrics;
 mod modes;
 mod monitor;
 mod nodes;
+mod overlaying;
 mod replacing;
 mod resources;
 mod restarting;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         messages::trials(),
         rolling::trials(),
         tunnelling::trials(),
+        overlaying::trials(),
         replacing::trials(),
         restarting::trials(),
         interfaces::trials(),

@@ -85,6 +85,7 @@ fn ways(ifindex: Ifindex) -> BTreeMap<IpAddr, NextHop> {
             destination: [2, 0, 0, 0, 1, number as u8],
             source: [2, 0, 0, 0, 0, 9],
             local: None,
+            overlay: false,
         };
         (address, hop)
     };

@@ -13,6 +13,7 @@ mod mending;
 mod messages;
 mod monitoring;
 mod object;
+mod overlay;
 mod real_lists;
 mod refusals;
 mod replacing;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         messages::trials(),
         monitoring::trials(),
         object::trials(),
+        overlay::trials(),
         real_lists::trials(),
         refusals::trials(),
         replacing::trials(),

@@ -126,6 +126,7 @@ fn ways(mtu: u32) -> BTreeMap<IpAddr, NextHop> {
                 destination: [2, 0, 0, 0, 1, number],
                 source: [2, 0, 0, 0, 0, 9],
                 local: Some(LOCAL[family]),
+                overlay: false,
             };
             (backend(family, number), hop)
         })

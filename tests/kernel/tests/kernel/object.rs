@@ -80,6 +80,7 @@ fn program() {
         "headgate",
         "headgate_egress",
         "headgate_filter",
+        "headgate_overlay",
         "headgate_tunnel_in",
         "headgate_tunnel_out",
     ];

@@ -90,6 +90,7 @@ fn ways() -> BTreeMap<IpAddr, NextHop> {
             destination: link_address(address),
             source: [2, 0, 0, 0, 0, 9],
             local: None,
+            overlay: false,
         };
         (address, hop)
     };

@@ -74,6 +74,7 @@ fn ways() -> BTreeMap<IpAddr, NextHop> {
                 destination: [2, 0, 0, 0, 1, number],
                 source: [2, 0, 0, 0, 0, 9],
                 local: None,
+                overlay: false,
             };
             (address, hop)
         })

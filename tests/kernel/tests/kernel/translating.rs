@@ -91,6 +91,7 @@ fn ways() -> BTreeMap<IpAddr, NextHop> {
                 destination: [2, 0, 0, 0, 1, number],
                 source: [2, 0, 0, 0, 0, 9],
                 local: Some(LOCAL[usize::from(address.is_ipv6())]),
+                overlay: false,
             };
             (address, hop)
         })

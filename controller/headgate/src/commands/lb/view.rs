@@ -105,6 +105,8 @@ pub(super) struct BackendView {
     pub(super) here: bool,
     /// The interface that its packets leave by; absent while its next hop is not known.
     pub(super) interface: Option<String>,
+    /// Whether that is an overlay's device, which finds next hops itself.
+    pub(super) overlay: bool,
     /// MAC address of its next hop.
     pub(super) next_hop: Option<String>,
 }
@@ -122,6 +124,7 @@ impl BackendView {
         }
         match (&self.interface, &self.next_hop) {
             (Some(interface), Some(mac)) => format!("{interface}, {mac}"),
+            (Some(interface), None) if self.overlay => format!("{interface}, an overlay"),
             _ => "not known".to_owned(),
         }
     }
@@ -161,7 +164,10 @@ pub(super) fn read(place: &InstanceArguments) -> Result<Vec<ServiceView>, CliErr
             weight: member.weight,
             here: member.here,
             interface: hop.and_then(name),
-            next_hop: hop.map(|hop| mac(hop.destination)),
+            overlay: hop.is_some_and(|hop| hop.overlay),
+            next_hop: hop
+                .filter(|hop| !hop.overlay)
+                .map(|hop| mac(hop.destination)),
         }
     };
     let view = |service: &ServiceSummary| {
