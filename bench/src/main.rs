@@ -9,7 +9,10 @@ mod cluster;
 mod compare;
 mod driver;
 mod edits;
+mod generator;
+mod kube_proxy;
 mod lists;
+mod neighbours;
 mod node;
 mod policy;
 mod probe;
@@ -48,6 +51,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("balance") {
         balance::measure(&mut table)?;
+    }
+    if wanted("neighbours") {
+        neighbours::measure(&mut table)?;
     }
     if wanted("proxied") {
         proxied::measure(&mut table)?;

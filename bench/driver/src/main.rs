@@ -4,6 +4,7 @@
 #![no_std]
 #![no_main]
 
+mod generate;
 mod per_flow;
 mod tunnel;
 

@@ -205,3 +205,15 @@ pub(crate) fn dropped(namespace: &Namespace, interface: &str) -> u64 {
     let count = |way: &str| links[0]["stats64"][way]["dropped"].as_u64().unwrap_or(0);
     count("rx") + count("tx")
 }
+
+/// Frames that a device has taken in.
+///
+/// # Panics
+/// Where there is no such device.
+#[must_use]
+pub fn arrived(namespace: &Namespace, interface: &str) -> u64 {
+    let text = namespace.ip(&format!("-s -j link show dev {interface}"));
+    let links: serde_json::Value = serde_json::from_str(&text).expect("ip prints JSON");
+    let packets = links[0]["stats64"]["rx"]["packets"].as_u64();
+    packets.expect("devices count packets")
+}

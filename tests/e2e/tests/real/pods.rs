@@ -103,6 +103,8 @@ fn balanced(mode: ProxyMode) {
         answering.insert(name);
     }
     assert_eq!(answering, Pods::both());
+    // What a pod sends there is kube-proxy's.
+    pods.assert_answers(&address.to_string(), 80, "a pod");
     drop(pods);
 }
 
@@ -218,16 +220,37 @@ impl<'a> Pods<'a> {
     /// knows it.
     pub(crate) fn assert_reached(&self, when: &str) {
         for address in &self.addresses {
-            let request = format!(
-                r#"/busybox printf 'GET / HTTP/1.0\r\n\r\n' | /busybox nc -w 2 {address} {PORT}"#
-            );
-            wait_for(SOON, &format!("{address} answers {when}"), || {
-                let said = self.shell("client", &request);
-                said.output.starts_with("HTTP/1.0 ") || said.output.starts_with("HTTP/1.1 ")
-            });
+            self.assert_answers(address, PORT, when);
         }
     }
+
+    /// The same at one address.
+    fn assert_answers(&self, address: &str, port: u16, when: &str) {
+        let request = format!(
+            r#"/busybox printf 'GET / HTTP/1.0\r\n\r\n' | /busybox nc -w 2 {address} {port}"#
+        );
+        wait_for(SOON, &format!("{address} answers {when}"), || {
+            let said = self.shell("client", &request);
+            said.output.starts_with("HTTP/1.0 ") || said.output.starts_with("HTTP/1.1 ")
+        });
+    }
+
+    /// What a script says that runs on the client's node, in the client's network.
+    pub(crate) fn beside_client(&self, script: &str) -> Said {
+        let field = ["-o", "jsonpath={.status.podIP}"];
+        let get = ["get", "pod", "client", "-n", Self::NAMESPACE];
+        let address = self.cluster.run(&[get.as_slice(), &field].concat());
+        self.cluster.nodes[0].said("bash", &["-c", ENTER, &address, script])
+    }
 }
+
+/// Runs the script `$1` in the network namespace that has the address `$0`, of a pod.
+const ENTER: &str = r#"for network in /run/netns/*; do
+    if nsenter --net="$network" ip -o address | grep -qF "inet $0/"; then
+        exec nsenter --net="$network" bash -o pipefail -c "$1"
+    fi
+done
+echo "no pod here has $0" >&2; exit 1"#;
 
 impl Drop for Pods<'_> {
     fn drop(&mut self) {

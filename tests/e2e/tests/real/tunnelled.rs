@@ -77,7 +77,37 @@ fn joined(mode: ProxyMode) {
     assert_eq!(sum("client", &content), written);
     let through = received(&cluster.nodes[0]) - before;
     assert!(through > LARGE << 20, "{through} bytes came by the tunnel");
+    let curl = "curl -sSf --noproxy '*' -m 60";
+    let fetch = format!("{curl} http://{other}:{PORT}/large | md5sum");
+    let fetched = pods.beside_client(&fetch);
+    let digest = |text: &str| text.split_whitespace().next().map(str::to_owned);
+    assert_eq!(digest(&fetched.output), digest(&written), "{fetched:?}");
+    assert_told_of_mtu(&pods, &other);
+    // The node's own packets, to pods of both nodes.
+    let url = format!("http://{service}:{PORT}/etc/hostname");
+    let ask = |_| {
+        let said = cluster.nodes[0].said("bash", &["-c", &format!("{curl} {url}")]);
+        assert_eq!(said.code, 0, "{said:?}");
+        said.output.trim_end().to_owned()
+    };
+    let answering: BTreeSet<String> = (0..40).map(ask).collect();
+    assert_eq!(answering, Pods::both());
     drop(joined);
+}
+
+/// What is longer than the tunnel takes is not lost in silence.
+fn assert_told_of_mtu(pods: &Pods<'_>, address: &str) {
+    let ping = |size: u32| {
+        let ping = format!("ping -M do -c 2 -i 0.2 -W 2 -s {size} {address}");
+        pods.beside_client(&ping)
+    };
+    // With 28 bytes of headers.
+    let said = ping(1422);
+    assert!(said.output.contains("2 received"), "{said:?}");
+    // By ICMP at first, of which the sender's kernel reminds it afterwards: `mtu = 1450`, and `mtu=1450`.
+    let said = ping(1423);
+    let told = format!("{}{}", said.output, said.errors).replace(' ', "");
+    assert!(told.contains("mtu=1450"), "{said:?}");
 }
 
 /// Bytes that came out of a node's tunnel.
