@@ -15,6 +15,7 @@ mod modes;
 mod monitor;
 mod nodes;
 mod overlaying;
+mod pods;
 mod replacing;
 mod resources;
 mod restarting;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         rolling::trials(),
         tunnelling::trials(),
         overlaying::trials(),
+        pods::trials(),
         replacing::trials(),
         restarting::trials(),
         interfaces::trials(),
