@@ -59,7 +59,8 @@ pub struct NodeDatapathStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeFacts>,
 
-    /// Ready: whether every interface enforces what it should, and nothing is excepted.
+    /// Ready: whether every interface enforces what it should, and nothing is excepted. PeersReachable, where
+    /// there is a tunnel: whether its peers are heard, which Ready does not wait for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), schema_with = "conditions")]
     pub conditions: Vec<Condition>,

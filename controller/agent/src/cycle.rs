@@ -6,7 +6,9 @@ use std::{
 };
 
 use headgate_compile::{
-    Compilation, inputs,
+    Compilation,
+    compilation::PeerSummary,
+    inputs,
     memory::{Memory, Seconds},
     node::NodeFacts,
 };
@@ -20,6 +22,7 @@ use headgate_datapath::{
 
 use crate::{
     kept::Kept,
+    reachability::{Book, Reachability},
     report::{PortReport, PortStatus, Report, TunnelReport},
     resources::Resources,
     store::Store,
@@ -31,6 +34,8 @@ pub struct Inputs<'a> {
     pub facts: &'a NodeFacts,
     pub source: &'a str,
     pub api_servers: &'a BTreeSet<SocketAddr>,
+    /// What is known of endpoints.
+    pub reachability: &'a Book,
     pub now: Seconds,
 }
 
@@ -268,6 +273,7 @@ impl<K: Kernel> Node<K> {
             policies: compilation.policies.clone(),
             services: compilation.services.clone(),
             peers: compilation.peers.clone(),
+            reachability: reachability(&compilation.peers, inputs.reachability),
             tunnel: tunnel_report(wanted, observed, reasons.tunnel.as_ref()),
             tables: compilation.tables.clone(),
             findings,
@@ -299,6 +305,18 @@ impl<K: Kernel> Node<K> {
             status,
         }
     }
+}
+
+/// Of the peers that packets go to.
+fn reachability(peers: &[PeerSummary], known: &Book) -> BTreeMap<String, Reachability> {
+    let joined = peers.iter().filter(|peer| is_joined(peer));
+    let known = joined.filter_map(|peer| Some((peer.name.clone(), known.get(&peer.endpoint)?)));
+    known.map(|(name, found)| (name, found.clone())).collect()
+}
+
+/// Whether packets go to it.
+pub(crate) fn is_joined(peer: &PeerSummary) -> bool {
+    peer.effective.is_some() && !peer.is_own
 }
 
 /// How the tunnel stands, by what was read back.
@@ -411,6 +429,7 @@ spec: {interfaces: [eth0], defaultAction: Drop}
                 facts: &facts(),
                 source: "policies",
                 api_servers: &BTreeSet::new(),
+                reachability: &Book::new(),
                 now: Seconds(1),
             };
             let (report, _) = node.turn(&inputs);
@@ -472,6 +491,7 @@ spec: {podCIDRs: [10.244.2.0/24], endpoint: 192.0.2.2, vni: 7}
                 facts: &facts,
                 source: "peers",
                 api_servers: &BTreeSet::new(),
+                reachability: &Book::new(),
                 now: Seconds(1),
             };
             let (report, _) = node.turn(&inputs);

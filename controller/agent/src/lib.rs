@@ -7,6 +7,8 @@ mod endpoints;
 pub mod facts;
 mod kept;
 pub mod lock;
+mod prober;
+pub mod reachability;
 pub mod report;
 pub mod resources;
 mod run;

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
 };
 
+use crate::reachability::Reachability;
 use headgate_compile::{
     compilation::{PeerSummary, PolicySummary, ServiceSummary, TablesSummary},
     finding::Finding,
@@ -88,6 +89,9 @@ pub struct Report {
     /// The tunnel; absent where no peer needs one.
     #[serde(default)]
     pub tunnel: Option<TunnelReport>,
+    /// Whether peers are there, by their names; those of which nothing is known yet are missing.
+    #[serde(default)]
+    pub reachability: BTreeMap<String, Reachability>,
     /// Tables.
     pub tables: Vec<TablesSummary>,
     /// What there is to say about resources.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use headgate_compile::{
+    compilation::PeerSummary,
     finding::Finding,
     memory::{Memory, Seconds},
     node::NodeFacts,
@@ -31,9 +32,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     cluster::Cluster,
     config::{Config, SourceConfig, state_folder},
-    cycle::{Inputs, Node},
+    cycle::{Inputs, Node, is_joined},
     facts,
     lock::{InstanceLock, LockError},
+    prober::{Prober, Targets},
+    reachability::{Book, Reach},
     report::{PortStatus, Report},
     resources::Resources,
     source::{Source, uses},
@@ -90,6 +93,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         .map(|client| Cluster::start(client, &config.node_name, &config.namespace));
     let known = Known::new(&config, former.as_ref(), &source);
     let pulse = Pulse::default();
+    let found = former.as_ref().map(found_by).unwrap_or_default();
+    let prober = Prober::start(instance.clone(), config.bpffs.clone(), found);
     if let Some(address) = config.metrics {
         let metrics = Metrics {
             pulse: pulse.clone(),
@@ -111,6 +116,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         ways: Ways::default(),
         config,
         said: Said::default(),
+        prober,
     }
     .serve()
     .await
@@ -209,6 +215,22 @@ pub fn now() -> Seconds {
     Seconds(since.map_or(0, |since| since.as_secs()))
 }
 
+/// Whom packets go to.
+fn targets(report: &Report) -> Targets {
+    let joined = report.peers.iter().filter(|peer| is_joined(peer));
+    let place = |peer: &PeerSummary| Some((peer.endpoint, peer.tunnel.as_ref()?.port));
+    joined.filter_map(place).collect()
+}
+
+/// What a former agent found of endpoints.
+fn found_by(former: &Report) -> Book {
+    let known = former.peers.iter().filter_map(|peer| {
+        let found = former.reachability.get(&peer.name)?;
+        Some((peer.endpoint, found.clone()))
+    });
+    known.collect()
+}
+
 struct Agent {
     config: Config,
     source: Source,
@@ -218,6 +240,7 @@ struct Agent {
     ways: Ways,
     said: Said,
     pulse: Pulse,
+    prober: Prober,
 }
 
 impl Agent {
@@ -237,6 +260,7 @@ impl Agent {
             tokio::select! {
                 () = self.source.changed() => {}
                 changed = changes.next() => changed?,
+                () = self.prober.changed() => {}
                 _ = audit.tick() => {}
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -269,8 +293,10 @@ impl Agent {
             facts: &facts,
             source: &self.config.source.to_string(),
             api_servers: &self.known.api_servers,
+            reachability: &self.prober.found(),
             now: now(),
         });
+        self.prober.follow(targets(&report));
         let in_effect = self.node.memory().last_good.values();
         let used = in_effect.map(|good| uses(&good.content, &facts.labels));
         self.source
@@ -340,6 +366,7 @@ impl Said {
         }
         self.tell_ports(&report);
         self.tell_tunnel(&report);
+        self.tell_peers(&report);
         if report.live_revision != self.report.live_revision
             && let Some(live) = report.live_revision
         {
@@ -392,6 +419,20 @@ impl Said {
                 tracing::error!("the tunnel is not as wanted: {why}");
             }
             None => tracing::info!("no peer needs a tunnel any more"),
+        }
+    }
+
+    fn tell_peers(&self, report: &Report) {
+        for (peer, now) in &report.reachability {
+            let before = self.report.reachability.get(peer);
+            if before.is_some_and(|before| before.state == now.state) {
+                continue;
+            }
+            match (&now.reason, now.state) {
+                (Some(reason), _) => tracing::warn!(peer, "unreachable: {reason}"),
+                (None, Reach::Reachable) => tracing::info!(peer, "reachable"),
+                (None, Reach::Unreachable) => tracing::warn!(peer, "unreachable"),
+            }
         }
     }
 

@@ -14,7 +14,11 @@ use headgate_datapath::tunnel::DEVICE;
 use headgate_kernel::{Instance, RunningKernel};
 use headgate_telemetry::{Collector, DescriptorEncoder, Labels, Probes, counters, gauges};
 
-use crate::report::{PortStatus, Report};
+use crate::{
+    cycle::is_joined,
+    reachability::Reach,
+    report::{PortStatus, Report},
+};
 
 /// The kernel is looked at every few seconds; an agent that has not for so long hangs.
 const STUCK: Duration = Duration::from_secs(60);
@@ -245,6 +249,21 @@ fn of_tunnel(
     let enforced = report.tunnel.iter();
     let enforced = enforced.map(|tunnel| (vec![("device", DEVICE)], is(&tunnel.status)));
     gauges(to, "tunnel_enforced", help, enforced)?;
+    let help = "Whether the peer was heard, by the tunnel or by an answer of its host.";
+    let reachable = report.reachability.iter().map(|(peer, found)| {
+        let is = u64::from(found.state == Reach::Reachable);
+        (vec![("peer", peer.as_str())], is)
+    });
+    gauges(to, "tunnel_peer_reachable", help, reachable)?;
+    let help =
+        "Seconds since a packet of the tunnel came from the peer; missing where none ever did.";
+    let seen = kernel.tunnel_seen().unwrap_or_default();
+    let joined = report.peers.iter().filter(|peer| is_joined(peer));
+    let ages = joined.filter_map(|peer| {
+        let age = seen.get(&peer.endpoint)?.as_secs();
+        Some((vec![("peer", peer.name.as_str())], age))
+    });
+    gauges(to, "tunnel_peer_seen_seconds_ago", help, ages)?;
     let Ok(counts) = kernel.tunnel_counters() else {
         return Ok(());
     };

@@ -8,5 +8,6 @@ pub mod invariants;
 pub mod kernel;
 pub mod observed;
 pub mod plan;
+pub mod pods;
 pub mod state;
 pub mod tunnel;

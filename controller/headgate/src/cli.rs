@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::commands::{
     agent::AgentArguments, completion::CompletionArguments, detach::DetachArguments,
     lb::LbArguments, monitor::MonitorArguments, nat::NatArguments, operator::OperatorArguments,
-    plan::PlanArguments, policy::PolicyArguments, status::StatusArguments, tunnel::TunnelArguments,
-    version,
+    plan::PlanArguments, pod::PodArguments, policy::PolicyArguments, status::StatusArguments,
+    tunnel::TunnelArguments, version,
 };
 
 /// Puts a node's packet filtering, load balancing and tunnels under the hand of policies in a cluster or in files.
@@ -33,6 +33,7 @@ pub(crate) enum Command {
     Lb(LbArguments),
     Nat(NatArguments),
     Tunnel(TunnelArguments),
+    Pod(PodArguments),
     Plan(PlanArguments),
     Monitor(MonitorArguments),
     Detach(DetachArguments),

@@ -22,6 +22,7 @@ mod object;
 mod observe;
 mod overlay;
 mod pins;
+pub mod pods;
 mod ring_blocks;
 mod running;
 mod shared;

@@ -3,7 +3,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    net::IpAddr,
     path::Path,
+    time::Duration,
 };
 
 use headgate_datapath::{
@@ -107,6 +109,15 @@ impl RunningKernel {
     /// Where the maps cannot be read.
     pub fn tunnel_counters(&self) -> Result<BTreeMap<Event, Count>, KernelError> {
         tunnel::counters(&self.pins)
+    }
+
+    /// How long ago the tunnel took a packet from each endpoint, to a second; those that it took none from are
+    /// missing.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    pub fn tunnel_seen(&self) -> Result<BTreeMap<IpAddr, Duration>, KernelError> {
+        tunnel::seen(&self.pins)
     }
 
     /// The flows that go through Nat at this moment.

@@ -225,8 +225,18 @@ pub const TUNNEL_COUNTERS: MapSpec = MapSpec {
     mmapable: false,
 };
 
+/// When a packet came from a peer last, by the peer's place among those of the block.
+pub const TUNNEL_SEEN: MapSpec = MapSpec {
+    name: "TUNNEL_SEEN",
+    kind: MapType::Array,
+    key_size: 4,
+    value_size: core::mem::size_of::<tunnel::Seen>() as u32,
+    max_entries: tunnel::MAX_PEERS,
+    mmapable: false,
+};
+
 /// What the programs at the tunnel's device share; pinned from the first tunnel on.
-pub const TUNNEL_MAPS: [MapSpec; 2] = [TUNNEL, TUNNEL_COUNTERS];
+pub const TUNNEL_MAPS: [MapSpec; 3] = [TUNNEL, TUNNEL_COUNTERS, TUNNEL_SEEN];
 
 /// Every map that is pinned once for an instance; [`TABLES`] is pinned once for each capacity.
 pub const SHARED: [MapSpec; 13] = [

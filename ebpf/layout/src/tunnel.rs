@@ -61,6 +61,44 @@ pub struct Peer {
     pub padding: u32,
 }
 
+/// Most peers, and so entries of [`crate::maps::TUNNEL_SEEN`].
+pub const MAX_PEERS: u32 = 65_536;
+
+/// Jiffies of a tick, by their logarithm: how often at most a peer's [`Seen`] is written.
+pub const TICK: u32 = 6;
+
+/// When a packet came from a peer last; all 0 where none did. One word, so that it is written whole.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(transparent)]
+pub struct Seen(pub u64);
+
+impl Seen {
+    /// In this tick, at this second of the monotonic clock.
+    #[inline(always)]
+    #[must_use]
+    pub const fn at(tick: u32, second: u32) -> Self {
+        Self((tick as u64) << 32 | second as u64)
+    }
+
+    /// The tick.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tick(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The second of the monotonic clock, or `None` where no packet came.
+    #[must_use]
+    pub const fn second(self) -> Option<u32> {
+        match self.0 {
+            0 => None,
+            word => Some(word as u32),
+        }
+    }
+}
+
 /// Counters of the tunnel.
 pub const COUNTERS: u32 = 32;
 

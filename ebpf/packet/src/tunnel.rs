@@ -56,7 +56,8 @@ pub trait Received {
     fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
 }
 
-/// Whether `packet`, which came with the header `outer`, may go on to the stack.
+/// Whether `packet`, which came with the header `outer`, may go on to the stack; gives the place of the peer
+/// that it is from.
 ///
 /// # Errors
 /// Why not.
@@ -65,7 +66,7 @@ pub fn way_in<P: Received, T: Tables>(
     packet: &P,
     tables: Option<&T>,
     outer: &Outer,
-) -> Result<(), Event> {
+) -> Result<u32, Event> {
     let tables = tables.ok_or(Event::ReceivedNoTables)?;
     let (class, transport) = match packet.ethertype() {
         ETHERTYPE_IPV4 => of_v4(packet, tables)?,
@@ -73,6 +74,7 @@ pub fn way_in<P: Received, T: Tables>(
         _ => return Err(Event::ReceivedNotIp),
     };
     let peer = peer(tables, class).ok_or(Event::UnknownSource)?;
+    let place = class - 1;
     if peer.endpoint != outer.source {
         return Err(Event::SpoofedSource);
     }
@@ -81,12 +83,12 @@ pub fn way_in<P: Received, T: Tables>(
     }
     let tunnel: &Tunnel = tables.at(TUNNEL).ok_or(Event::ReceivedNoTables)?;
     let Some(offset) = transport else {
-        return Ok(());
+        return Ok(place);
     };
     let [ports] = packet.words(offset).ok_or(Event::ReceivedMalformed)?;
     match ports & 0xffff == tunnel.port {
         true => Err(Event::Nested),
-        false => Ok(()),
+        false => Ok(place),
     }
 }
 

@@ -10,13 +10,14 @@ use aya_ebpf::{
     },
     btf_maps::{Array, ArrayOfMaps, PerCpuArray},
     helpers::generated::{
-        bpf_skb_get_tunnel_key, bpf_skb_load_bytes_relative, bpf_skb_set_tunnel_key,
+        bpf_jiffies64, bpf_ktime_get_ns, bpf_skb_get_tunnel_key, bpf_skb_load_bytes_relative,
+        bpf_skb_set_tunnel_key,
     },
     macros::{btf_map, classifier},
     programs::TcContext,
 };
 use headgate_layout::{
-    tunnel::{COUNTERS, Event, LIMIT, Peer},
+    tunnel::{COUNTERS, Event, LIMIT, MAX_PEERS, Peer, Seen, TICK},
     verdict::Count,
 };
 use headgate_packet::{
@@ -46,6 +47,9 @@ static TUNNEL: ArrayOfMaps<Block, 1> = ArrayOfMaps::new();
 #[btf_map]
 static TUNNEL_COUNTERS: PerCpuArray<Count, { COUNTERS as usize }> = PerCpuArray::new();
 
+#[btf_map]
+static TUNNEL_SEEN: Array<Seen, { MAX_PEERS as usize }> = Array::new();
+
 /// Gives what leaves by the device its tunnel key.
 #[classifier]
 pub fn headgate_tunnel_out(ctx: TcContext) -> i32 {
@@ -66,7 +70,10 @@ pub fn headgate_tunnel_in(ctx: TcContext) -> i32 {
     };
     let tables = TunnelTables::get();
     let event = match way_in(&NetworkHeader { ctx: &ctx }, tables.as_ref(), &outer) {
-        Ok(()) => Event::Received,
+        Ok(place) => {
+            note(place);
+            Event::Received
+        }
         Err(event) => event,
     };
     finish(&ctx, event)
@@ -157,6 +164,24 @@ fn finish(ctx: &TcContext, event: Event) -> i32 {
     }
     tell_tunnel(ctx, event as u32);
     DROP
+}
+
+/// Notes that the peer at `place` was heard. Jiffies are a word that the verifier has read in place of a call;
+/// the clock is asked, and the line that all CPUs share written, once a tick.
+#[inline(always)]
+fn note(place: u32) {
+    let Some(seen) = TUNNEL_SEEN.get_ptr_mut(place) else {
+        return;
+    };
+    // SAFETY: helpers without arguments.
+    let tick = unsafe { bpf_jiffies64() >> TICK } as u32;
+    // SAFETY: the map's own value; one word, which CPUs read and write whole.
+    unsafe {
+        if seen.read_volatile().tick() != tick {
+            let second = (bpf_ktime_get_ns() / 1_000_000_000) as u32;
+            seen.write_volatile(Seen::at(tick, second));
+        }
+    }
 }
 
 /// The outer UDP checksum is 0 over IPv4, as VXLAN has it (RFC 7348, 4.3), and reckoned over IPv6, where a

@@ -9,7 +9,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use crate::report::{PortReport, PortStatus, Report};
+use crate::{
+    reachability::{Reach, Reachability},
+    report::{PortReport, PortStatus, Report},
+};
 
 /// What the CRD takes of each list.
 const MOST: usize = 256;
@@ -31,7 +34,10 @@ pub(super) fn status(report: &Report) -> NodeDatapathStatus {
         revision: report.live_revision.map(|revision| revision.to_string()),
         inputs_digest: inputs.map(|digest| digest.to_string()),
         interfaces: report.ports.values().take(MOST).map(interface).collect(),
-        conditions: vec![ready(report, &exceptions)],
+        conditions: [ready(report, &exceptions)]
+            .into_iter()
+            .chain(peers_reachable(report))
+            .collect(),
         exceptions,
         tables: report.tables.iter().take(MOST).map(tables).collect(),
         node: Some(NodeFacts {
@@ -151,6 +157,42 @@ fn ready(report: &Report, exceptions: &[ResourceException]) -> Condition {
     }
 }
 
+/// Beside Ready, which is what the kernel enforces: a peer that is down is no fault of this node. Nothing
+/// where nothing is known of any peer. The unreachable by name, without the words that each has for its own.
+fn peers_reachable(report: &Report) -> Option<Condition> {
+    if report.reachability.is_empty() {
+        return None;
+    }
+    let is_gone = |found: &Reachability| found.state == Reach::Unreachable;
+    let gone = report
+        .reachability
+        .iter()
+        .filter(|(_, found)| is_gone(found));
+    let gone: Vec<String> = gone
+        .map(|(peer, found)| match &found.reason {
+            Some(reason) => format!("{peer}: {reason}"),
+            None => peer.clone(),
+        })
+        .collect();
+    let all = report.reachability.len();
+    let (status, reason, message) = match gone.len() {
+        0 => ("True", "Heard", format!("{all} peers are heard")),
+        some => (
+            "False",
+            "Unreachable",
+            format!("{some} of {all} peers are not: {}", gone.join("; ")),
+        ),
+    };
+    Some(Condition {
+        type_: "PeersReachable".to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: shortened(&message),
+        last_transition_time: Time(Timestamp::now()),
+        observed_generation: None,
+    })
+}
+
 fn shortened(message: &str) -> String {
     match message.char_indices().nth(LONGEST_MESSAGE) {
         Some((end, _)) => format!("{}...", &message[..end]),
@@ -186,6 +228,37 @@ mod tests {
             local: None,
             tunnel: None,
         }
+    }
+
+    #[test]
+    fn an_unreachable_peer_is_told_beside_ready() {
+        let of = |state, reason: Option<&str>| {
+            let found = Reachability {
+                state,
+                since: headgate_compile::memory::Seconds(1),
+                reason: reason.map(str::to_owned),
+            };
+            let report = Report {
+                wanted_revision: Some(Digest::of(b"revision")),
+                reachability: [("other".to_owned(), found)].into(),
+                ..Report::default()
+            };
+            let conditions = super::status(&report).conditions.into_iter();
+            let told = conditions.map(|c| (c.type_, c.status, c.message));
+            told.skip(1).collect::<Vec<_>>()
+        };
+        let condition = |status: &str, message: &str| {
+            let words = ["PeersReachable", status, message].map(str::to_owned);
+            vec![words.into()]
+        };
+        let reachable = of(Reach::Reachable, None);
+        assert_eq!(reachable, condition("True", "1 peers are heard"));
+        assert_eq!(
+            of(Reach::Unreachable, Some("why")),
+            condition("False", "1 of 1 peers are not: other: why")
+        );
+        let nothing_known = super::status(&Report::default());
+        assert_eq!(nothing_known.conditions.len(), 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(crate) mod monitor;
 pub(crate) mod nat;
 pub(crate) mod operator;
 pub(crate) mod plan;
+pub(crate) mod pod;
 pub(crate) mod policy;
 pub(crate) mod status;
 pub(crate) mod tunnel;
@@ -28,6 +29,7 @@ pub(crate) fn run(cli: Cli) -> Result<Outcome, CliError> {
         Command::Lb(arguments) => lb::run(&arguments),
         Command::Nat(arguments) => nat::run(&arguments),
         Command::Tunnel(arguments) => tunnel::run(&arguments),
+        Command::Pod(arguments) => pod::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Detach(arguments) => detach::run(&arguments),

@@ -3,10 +3,11 @@
 mod device;
 mod programs;
 mod routes;
+mod seen;
 mod tables;
 mod underlay;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use headgate_datapath::{
     kernel::KernelError,
@@ -92,6 +93,14 @@ pub(crate) fn remove(pins: &Pins) -> Result<(), KernelError> {
 /// Whether anything is pinned for the tunnel.
 pub(crate) fn is_pinned(pins: &Pins) -> Result<bool, KernelError> {
     Ok(!names_in(&pins.tunnel_folder())?.is_empty())
+}
+
+/// How long ago a packet came from each endpoint, as far as one did.
+pub(crate) fn seen(pins: &Pins) -> Result<BTreeMap<IpAddr, Duration>, KernelError> {
+    match tables::open(pins)? {
+        Some(maps) => seen::ages(&maps),
+        None => Ok(BTreeMap::new()),
+    }
 }
 
 /// Packets and bytes by what became of them; empty where there never was a tunnel.

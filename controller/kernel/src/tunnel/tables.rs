@@ -8,6 +8,7 @@ use headgate_datapath::{
 };
 use headgate_layout::{maps, tunnel::CAPACITY};
 
+use super::seen;
 use crate::{
     blocks::{self, BlockReader},
     bpf::Map,
@@ -20,6 +21,7 @@ use crate::{
 pub(super) struct Maps {
     pub(super) tables: Map,
     pub(super) counters: Map,
+    pub(super) seen: Map,
 }
 
 /// The pinned maps, or `None` where one is missing.
@@ -36,8 +38,12 @@ pub(super) fn open(pins: &Pins) -> Result<Option<Maps>, KernelError> {
         }
         found.push(map);
     }
-    let [tables, counters] = <[Map; 2]>::try_from(found).expect("one map for each of TUNNEL_MAPS");
-    Ok(Some(Maps { tables, counters }))
+    let [tables, counters, seen] = found.try_into().expect("one map for each of TUNNEL_MAPS");
+    Ok(Some(Maps {
+        tables,
+        counters,
+        seen,
+    }))
 }
 
 /// The pinned maps, made where they are missing.
@@ -87,9 +93,12 @@ pub(super) fn write(
         what: what(),
         source: io::Error::other("there is no such content in what is wanted"),
     })?;
-    let outer = prepare(pins)?.tables;
+    let maps = prepare(pins)?;
     let built = reader.build(digest, Capacity(CAPACITY), block.bytes())?;
-    outer.update_map(0, &built).asked(what)
+    let before = seen::words(&maps)?;
+    maps.tables.update_map(0, &built).asked(what)?;
+    // The kernel has waited for the programs that read the former tables, and so the former places.
+    seen::put(&maps, block.bytes(), &before)
 }
 
 /// Forgets the tables.

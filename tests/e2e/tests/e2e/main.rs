@@ -15,6 +15,7 @@ mod modes;
 mod monitor;
 mod nodes;
 mod overlaying;
+mod pods;
 mod replacing;
 mod resources;
 mod restarting;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         overlaying::trials(),
         tunnel_clients::trials(),
         tunnel_wire::trials(),
+        pods::trials(),
         replacing::trials(),
         restarting::trials(),
         interfaces::trials(),

@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_node("a_plain_vxlan_device_is_a_peer_both_ways", plain),
         on_node("policies_judge_inner_packets", judged),
         on_node("a_tunnel_outlives_its_agent_and_is_mended", mended),
+        on_node("a_peer_that_goes_away_is_told", away),
         on_node("what_is_not_the_tunnels_stays", others),
     ]
 }
@@ -257,6 +258,70 @@ fn mended() {
 fn is_enforced(node: &Node) -> bool {
     let view = node.headgate(&["tunnel", "list", "-o", "json"]).json();
     view["device"]["state"] == "Enforced"
+}
+
+/// Whether a node has heard its peer, in the words of `headgate tunnel list`: state, reason, seconds.
+fn heard(node: &Node, peer: &str) -> (String, String, Option<u64>) {
+    let view = node.headgate(&["tunnel", "get", peer, "-o", "json"]).json();
+    let word = |field: &str| {
+        let text = view["reachability"][field].as_str();
+        text.unwrap_or_default().to_owned()
+    };
+    let seen = view["seenSecondsAgo"].as_u64();
+    (word("state"), word("reason"), seen)
+}
+
+/// A host with Headgate, one with a plain device.
+fn away() {
+    const IN_SECONDS: Duration = Duration::from_secs(30);
+    let link = Underlay::new();
+    let hosts = [1, 3].map(|number| Host::on(&link, number));
+    let node = hosts[0].node(&example(EXAMPLE));
+    hosts[1].join_plainly(&hosts[0], 7);
+    // Nothing came by the tunnel, and the host refuses the probe.
+    wait_for(IN_SECONDS, "the plain host is heard", || {
+        heard(&node, "node-3").0 == "Reachable"
+    });
+    assert_eq!(heard(&node, "node-3").2, None);
+    // There is no such host at all.
+    wait_for(IN_SECONDS, "nobody is not heard", || {
+        heard(&node, "node-2").0 == "Unreachable"
+    });
+    let (_, reason, _) = heard(&node, "node-2");
+    assert!(reason.contains("192.0.2.2:8472"), "{reason}");
+    let [v4, _] = hosts[1].pod_addresses();
+    let [own, _] = hosts[0].pod_addresses();
+    assert_eq!(datagram(&hosts[0].pod, own, v4, 1), Some(3));
+    let (_, _, seen) = heard(&node, "node-3");
+    assert!(seen.is_some_and(|seconds| seconds < 5), "{seen:?}");
+    // Its place in the tables is another now; what is known of it is not.
+    let peers = example(EXAMPLE).replace("node-1", "node-9");
+    node.apply(
+        "peers.yaml",
+        &peers.replace("10.244.2.0/24", "10.244.22.0/24"),
+    );
+    assert!(heard(&node, "node-3").2.is_some());
+    let report = || node.report();
+    hosts[1].namespace.ip("link set eth0 down");
+    wait_for(IN_SECONDS, "its host went away", || {
+        heard(&node, "node-3").0 == "Unreachable"
+    });
+    let told = report();
+    let (_, reason, seen) = heard(&node, "node-3");
+    assert!(reason.contains("192.0.2.3:8472"), "{reason}");
+    assert!(seen.is_some(), "when it was heard last");
+    // Ready waits for nobody.
+    assert!(is_enforced(&node));
+    std::thread::sleep(Duration::from_secs(9));
+    assert_eq!(report(), told, "nothing is written while nothing changes");
+    hosts[1].namespace.ip("link set eth0 up");
+    hosts[1]
+        .namespace
+        .ip("-6 address replace 2001:db8::3/64 dev eth0 nodad");
+    wait_for(IN_SECONDS, "it is back", || {
+        heard(&node, "node-3").0 == "Reachable"
+    });
+    assert_eq!(heard(&node, "node-3").1, "");
 }
 
 fn links(namespace: &Namespace) -> String {

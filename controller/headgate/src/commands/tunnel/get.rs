@@ -47,6 +47,8 @@ fn table(peer: &PeerView) -> String {
         ("Endpoint", format!("{} ({local})", summary.endpoint)),
         ("VNI", summary.vni.to_string()),
         ("Device address", summary.mac.clone()),
+        ("Reachable", reachable(peer)),
+        ("Seen", peer.seen()),
         ("Networks", summary.networks.join(", ")),
     ]);
     let routes = peer.routes.iter().map(RouteView::line);
@@ -54,4 +56,15 @@ fn table(peer: &PeerView) -> String {
     let findings = peer.findings.iter().map(ToString::to_string);
     text.push_str(&section("Findings", findings));
     text
+}
+
+fn reachable(peer: &PeerView) -> String {
+    let reason = peer
+        .reachability
+        .as_ref()
+        .and_then(|found| found.reason.as_ref());
+    match reason {
+        Some(reason) => format!("{}: {reason}", peer.reachable()),
+        None => peer.reachable().to_owned(),
+    }
 }

@@ -18,7 +18,9 @@ State of a peer:
   Pending      it waits for something, such as a route to its endpoint
   Outdated     device, programs, tables, neighbours or routes are not as wanted
   NotEnforced  there is no tunnel
-  Stalled      its present content is refused; the last good one, if any, stays in effect")]
+  Stalled      its present content is refused; the last good one, if any, stays in effect
+Reachable is a peer that a packet of the tunnel came from lately, or whose host answers a probe; nobody waits
+for it: a peer that is down is Enforced. Seen is when the last packet of the tunnel came from it.")]
 pub(super) struct ListArguments {
     #[command(flatten)]
     output: OutputArguments,
@@ -43,9 +45,20 @@ fn table(view: &TunnelView) -> String {
             summary.vni.to_string(),
             summary.networks.join(", "),
             format!("{:?}", peer.state),
+            peer.reachable().to_owned(),
+            peer.seen(),
         ]
     });
-    let mut text = columns(["PEER", "ENDPOINT", "VNI", "NETWORKS", "STATE"], rows);
+    let titles = [
+        "PEER",
+        "ENDPOINT",
+        "VNI",
+        "NETWORKS",
+        "STATE",
+        "REACHABLE",
+        "SEEN",
+    ];
+    let mut text = columns(titles, rows);
     if let Some(device) = &view.device {
         let reason = device.reason.as_ref().map(|reason| format!(": {reason}"));
         text.push_str(&format!(

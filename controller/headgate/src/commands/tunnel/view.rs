@@ -1,8 +1,11 @@
 //! Peers, joined with what is in force and counted.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
-use headgate_agent::report::{PortStatus, Report};
+use headgate_agent::{
+    reachability::{Reach, Reachability},
+    report::{PortStatus, Report},
+};
 use headgate_compile::{compilation::PeerSummary, finding::Finding};
 use headgate_crds::{Kind, parse_cidr};
 use headgate_datapath::{failsafe::Prefix, tunnel::DEVICE};
@@ -56,6 +59,10 @@ pub(super) struct PeerView {
     /// Routes to its networks, as they are now.
     pub(super) routes: Vec<RouteView>,
     pub(super) findings: Vec<Finding>,
+    /// Whether the peer was heard, as the agent found it last; absent where it does not know yet.
+    pub(super) reachability: Option<Reachability>,
+    /// Seconds since a packet of the tunnel came from it, now; absent where none ever did.
+    pub(super) seen_seconds_ago: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -92,6 +99,23 @@ impl PeerView {
         around.map(|network| network.prefix_len()).max()
     }
 
+    /// Whether it was heard, in a word.
+    pub(super) fn reachable(&self) -> &'static str {
+        match self.reachability.as_ref().map(|found| found.state) {
+            Some(Reach::Reachable) => "yes",
+            Some(Reach::Unreachable) => "no",
+            None => "",
+        }
+    }
+
+    /// When a packet of the tunnel came from it last.
+    pub(super) fn seen(&self) -> String {
+        match self.seen_seconds_ago {
+            Some(seconds) => format!("{seconds} s ago"),
+            None => String::new(),
+        }
+    }
+
     /// Whether packets go to it.
     pub(super) fn is_joined(&self) -> bool {
         self.summary.effective.is_some() && !self.summary.is_own
@@ -105,10 +129,12 @@ pub(super) fn read(place: &InstanceArguments) -> Result<TunnelView, CliError> {
     let (standing, reason) = standing(report, &live.reading);
     let counters = live.kernel.tunnel_counters()?.into_iter();
     let counters = counters.filter(|(_, count)| count.packets > 0);
+    let seen = live.kernel.tunnel_seen()?;
     let peers = report
         .peers
         .iter()
-        .map(|peer| peer_view(peer, report, &live.reading, standing));
+        .map(|peer| (peer, seen.get(&peer.endpoint).map(Duration::as_secs)))
+        .map(|(peer, seen)| peer_view(seen, peer, report, &live.reading, standing));
     let peers: Vec<PeerView> = peers.collect();
     let device = peers.iter().find_map(|peer| peer.summary.tunnel.as_ref());
     Ok(TunnelView {
@@ -148,7 +174,13 @@ fn standing(report: &Report, reading: &Reading) -> (State, Option<String>) {
     }
 }
 
-fn peer_view(peer: &PeerSummary, report: &Report, reading: &Reading, standing: State) -> PeerView {
+fn peer_view(
+    seen_seconds_ago: Option<u64>,
+    peer: &PeerSummary,
+    report: &Report,
+    reading: &Reading,
+    standing: State,
+) -> PeerView {
     let findings = findings_of(report, Kind::TunnelPeer, &peer.name);
     let interface = InterfaceView {
         interface: DEVICE.to_owned(),
@@ -182,6 +214,8 @@ fn peer_view(peer: &PeerSummary, report: &Report, reading: &Reading, standing: S
         state: state(peer.selected, &[interface], &findings),
         routes: routes.filter(|_| joined).collect(),
         findings,
+        reachability: report.reachability.get(&peer.name).cloned(),
+        seen_seconds_ago: seen_seconds_ago.filter(|_| joined),
         summary: peer.clone(),
     }
 }
