@@ -53,6 +53,7 @@ readonly NODE_PACKAGES=(
     "runc|runs the containers of a pod"
     "containernetworking-plugins|networks of pods: bridge, host-local, loopback"
     "nftables|what kube-proxy writes the rules of Services with"
+    "iptables|the same in its other mode"
     "conntrack|what kube-proxy forgets connections with"
     "busybox-static|the image of pods that tests send packets between"
 )

@@ -6,12 +6,14 @@
 mod admission;
 mod balance;
 mod cluster;
+mod compare;
 mod driver;
 mod edits;
 mod lists;
 mod node;
 mod policy;
 mod probe;
+mod proxied;
 mod replacement;
 mod statistics;
 mod table;
@@ -45,6 +47,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("balance") {
         balance::measure(&mut table)?;
+    }
+    if wanted("proxied") {
+        proxied::measure(&mut table)?;
     }
     if wanted("replacement") {
         replacement::measure(&mut table)?;

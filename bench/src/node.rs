@@ -1,11 +1,12 @@
 //! A kernel of the bench's own: one port on the loopback of its network namespace.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Instant};
 
 use anyhow::{Context as _, ensure};
 use headgate_datapath::{
     diff::diff,
     kernel::{Kernel as _, carry_out},
+    plan::{Plan, Step, StepKind},
     state::{Attachment, Block, DatapathState, Ifindex, PortIndex, WantedMode},
 };
 use headgate_kernel::{DEFAULT_BPFFS, Instance, RunningKernel, object_digest};
@@ -30,22 +31,22 @@ impl Node {
         PortIndex::new(0).expect("there is a first port")
     }
 
-    /// Makes `block` live.
-    pub fn enforce(&mut self, block: &Block) -> anyhow::Result<()> {
+    /// Makes `block` live. When it was: the rest is mirroring and tidying.
+    pub fn enforce(&mut self, block: &Block) -> anyhow::Result<Instant> {
         self.converge(block, false)
     }
 
     /// Makes `block` live, whose services are by Nat.
-    pub fn translate(&mut self, block: &Block) -> anyhow::Result<()> {
+    pub fn translate(&mut self, block: &Block) -> anyhow::Result<Instant> {
         self.converge(block, true)
     }
 
-    fn converge(&mut self, block: &Block, flows: bool) -> anyhow::Result<()> {
+    fn converge(&mut self, block: &Block, flows: bool) -> anyhow::Result<Instant> {
         let mut wanted = DatapathState {
             flows,
             ..DatapathState::default()
         };
-        wanted.blocks.insert(block.digest(), block.clone());
+        wanted.hold(block);
         let attachment = Attachment {
             interface: "lo".to_owned(),
             ifindex: Ifindex(1),
@@ -55,12 +56,22 @@ impl Node {
         };
         wanted.ports.insert(Self::port(), attachment);
         let observed = self.kernel.observe()?;
-        let plan = diff(&observed, &wanted, object_digest())?;
+        let mut plan = diff(&observed, &wanted, object_digest())?;
+        let flip = |step: &Step| step.kind() == StepKind::Flip;
+        let is_live = plan.steps.iter().position(flip).map(|flip| flip + 1);
+        let rest = plan.steps.split_off(is_live.unwrap_or(plan.steps.len()));
+        self.carry_out(plan, &wanted)?;
+        let live = Instant::now();
+        self.carry_out(Plan { steps: rest }, &wanted)?;
+        let enforced = self.kernel.observe()?.enforced(Self::port());
+        ensure!(enforced == Some(block.digest()), "the tables are not live");
+        Ok(live)
+    }
+
+    fn carry_out(&mut self, plan: Plan, wanted: &DatapathState) -> anyhow::Result<()> {
         for outcome in carry_out(&mut self.kernel, plan, &wanted.blocks) {
             outcome.result.with_context(|| outcome.step.to_string())?;
         }
-        let enforced = self.kernel.observe()?.enforced(Self::port());
-        ensure!(enforced == Some(block.digest()), "the tables are not live");
         Ok(())
     }
 

@@ -2,20 +2,27 @@
 //! routes: the time that the one takes of the other's, in turn.
 
 use std::{
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use headgate_e2e_tests::{
-    node::Node,
+    node::Node as Joined,
     paths::example,
     tunnel::{EXAMPLE, Host, POD_PORT, Underlay, ask_for_much, connect},
 };
+use headgate_kernel_tests::{
+    node::Node,
+    tunnel::{PORT, tunnel},
+};
 
-use crate::{statistics::Median, table::Table};
+use crate::{compare::compare, statistics::Median, table::Table};
 
-const ROUNDS: usize = 41;
+/// Peers of a large tunnel.
+const MANY: u32 = 5_000;
+/// Of which so many are removed, one after the other.
+const CHANGES: u32 = 31;
 /// Answers of 4 MiB in one round.
 const ANSWERS: usize = 32;
 /// Questions of 64 bytes in one round.
@@ -26,17 +33,30 @@ const AIM: f64 = 100.0 / 0.95;
 /// Two hosts, and what keeps them joined.
 struct Pair {
     hosts: [Host; 2],
-    _nodes: Vec<Node>,
+    _nodes: Vec<Joined>,
     _link: Underlay,
 }
 
+/// What joins two hosts.
+#[derive(Clone, Copy)]
+enum By {
+    /// Headgate, with so many peers more.
+    Us(u32),
+    /// A VXLAN device each, with routes.
+    PlainDevices,
+}
+
 impl Pair {
-    fn joined(by_us: bool) -> Self {
+    fn joined(by: By) -> Self {
         let link = Underlay::new();
         let hosts = [1, 2].map(|number| Host::on(&link, number));
         let mut nodes = Vec::new();
-        if by_us {
-            nodes.extend(hosts.iter().map(|host| host.node(&example(EXAMPLE))));
+        if let By::Us(more) = by {
+            let peers = example(EXAMPLE) + &others(more);
+            for host in &hosts {
+                host.namespace.ip("route add 172.16.0.0/12 dev eth0");
+                nodes.push(host.node(&peers));
+            }
         } else {
             hosts[0].join_plainly(&hosts[1], 7);
             hosts[1].join_plainly(&hosts[0], 7);
@@ -74,35 +94,70 @@ impl Pair {
     }
 }
 
-/// Adds the rows.
-pub fn measure(table: &mut Table) -> anyhow::Result<()> {
-    let (ours, plain) = (Pair::joined(true), Pair::joined(false));
-    let stream = "TCP through the tunnel, time over plain VXLAN devices'";
-    let questions = "64 bytes by UDP and back, the same";
-    compare(table, stream, || ours.stream(), || plain.stream())?;
-    compare(table, questions, || ours.questions(), || plain.questions())
+/// So many peers that nothing is sent to.
+fn others(count: u32) -> String {
+    let peers = (0..count).map(|number| {
+        let network = Ipv4Addr::from_bits(100 << 24 | 64 << 16 | number << 8);
+        let endpoint = Ipv4Addr::from_bits(172 << 24 | 16 << 16 | number);
+        format!(
+            "---\napiVersion: headgate.dev/v1alpha1\nkind: TunnelPeer\nmetadata: {{name: other-{number}}}\nspec: {{podCIDRs: [{network}/24], endpoint: {endpoint}, vni: 7}}\n"
+        )
+    });
+    peers.collect()
 }
 
-fn compare(
-    table: &mut Table,
-    what: &str,
-    ours: impl Fn() -> anyhow::Result<Duration>,
-    plain: impl Fn() -> anyhow::Result<Duration>,
-) -> anyhow::Result<()> {
-    ours()?;
-    plain()?;
-    let mut shares = Vec::with_capacity(ROUNDS);
-    for round in 0..ROUNDS {
-        // Whoever comes first has the other's caches.
-        let (ours, plain) = if round % 2 == 0 {
-            let ours = ours()?;
-            (ours, plain()?)
-        } else {
-            let plain = plain()?;
-            (ours()?, plain)
-        };
-        shares.push(ours.as_secs_f64() / plain.as_secs_f64() * 100.0);
+/// Adds the rows.
+pub fn measure(table: &mut Table) -> anyhow::Result<()> {
+    load(table)?;
+    let (ours, plain) = (Pair::joined(By::Us(0)), Pair::joined(By::PlainDevices));
+    let stream = "TCP through the tunnel, time over plain VXLAN devices'";
+    let questions = "64 bytes by UDP and back, the same";
+    let aim = Some(AIM);
+    compare(table, stream, aim, || ours.stream(), || plain.stream())?;
+    compare(
+        table,
+        questions,
+        aim,
+        || ours.questions(),
+        || plain.questions(),
+    )?;
+    drop(plain);
+    let many = Pair::joined(By::Us(MANY));
+    let questions = "64 bytes by UDP and back, with 5,000 peers over with 3";
+    compare(
+        table,
+        questions,
+        aim,
+        || many.questions(),
+        || ours.questions(),
+    )
+}
+
+/// How long 5,000 peers take to be in force, where there was one, and one of them to be gone.
+fn load(table: &mut Table) -> anyhow::Result<()> {
+    let mut node = Node::new();
+    node.converge(&tunnel(1, PORT));
+    let started = Instant::now();
+    node.converge(&tunnel(MANY, PORT));
+    let loaded = started.elapsed().as_secs_f64() * 1e3;
+    table.figure(
+        "5,000 peers loaded and read back",
+        loaded,
+        Some(200.0),
+        "ms",
+    );
+    let mut changes = Vec::new();
+    for peers in (MANY - CHANGES..MANY).rev() {
+        let started = Instant::now();
+        node.converge(&tunnel(peers, PORT));
+        changes.push(started.elapsed().as_secs_f64() * 1e3);
     }
-    table.median(what, Median::of(&mut shares), Some(AIM), "%");
+    let change = Median::of(&mut changes);
+    table.median(
+        "one of 5,000 peers removed and read back",
+        change,
+        Some(100.0),
+        "ms",
+    );
     Ok(())
 }

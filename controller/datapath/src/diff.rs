@@ -23,6 +23,7 @@
 //! 1 and 2 is visible to packets, and everything after the flip is done again where it is missing.
 
 mod overlay;
+mod ring_blocks;
 mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,6 +86,8 @@ struct Planner<'a> {
     slots: BTreeMap<Capacity, Entries>,
     /// Blocks built so far that stand in no slot yet.
     built: BTreeSet<(Digest, Capacity)>,
+    /// As `slots`, of the ring blocks.
+    ring_blocks: ring_blocks::Present,
     /// Capacity of each wanted port's program around the flip, and at the end.
     sizes: BTreeMap<PortIndex, Sizes>,
     active: Slot,
@@ -111,6 +114,7 @@ impl<'a> Planner<'a> {
             object,
             slots: observed.slots.clone(),
             built: BTreeSet::new(),
+            ring_blocks: observed.ring_blocks.clone(),
             sizes: BTreeMap::new(),
             active: observed.active,
             steps: Vec::new(),
@@ -171,6 +175,7 @@ impl<'a> Planner<'a> {
         self.attach_overlay();
         let next = self.active.other();
         let mut entries: BTreeMap<Capacity, Entries> = BTreeMap::new();
+        let mut places = BTreeSet::new();
         for (port, attachment) in &self.wanted.ports {
             let size = self.sizes[port].flip;
             let target = entries.entry(size).or_default();
@@ -182,12 +187,17 @@ impl<'a> Planner<'a> {
                 .enforced(*port)
                 .filter(|_| self.link(*port).is_some());
             target.insert((self.active, *port), live.unwrap_or(attachment.tables));
+            places.insert((next, *port));
+            places.extend(live.is_none().then_some((self.active, *port)));
         }
+        let ring_blocks = self.missing_ring_blocks(&places);
         // A second run after a flip that nobody waited for: let the slot come to rest first.
         let wanted_entries = self.missing(&entries);
-        if !self.observed.settled && !wanted_entries.is_empty() && self.observed.prepared {
+        let writes = !wanted_entries.is_empty() || !ring_blocks.is_empty();
+        if !self.observed.settled && writes && self.observed.prepared {
             self.steps.push(Step::Settle);
         }
+        self.write_ring_blocks(ring_blocks);
         self.write(wanted_entries);
         self.replace(|sizes| sizes.flip);
     }
@@ -377,10 +387,11 @@ impl<'a> Planner<'a> {
 
     fn after_the_flip(&mut self) {
         let mut entries: BTreeMap<Capacity, Entries> = BTreeMap::new();
+        let slots = [self.active, self.active.other()];
         for (port, attachment) in &self.wanted.ports {
             let sizes = self.sizes[port];
             for size in [sizes.flip, sizes.rest] {
-                for slot in [self.active, self.active.other()] {
+                for slot in slots {
                     let entry = entries.entry(size).or_default();
                     entry.insert((slot, *port), attachment.tables);
                 }
@@ -389,13 +400,20 @@ impl<'a> Planner<'a> {
         let missing = self.missing(&entries);
         let stale = self.stale();
         let flipped = self.active != self.observed.active;
-        let changes_slots = !missing.is_empty() || !stale.is_empty();
+        let ports = self.wanted.ports.keys();
+        let places = ports.flat_map(|port| slots.map(|slot| (slot, *port)));
+        let ring_blocks = self.missing_ring_blocks(&places.collect());
+        let stale_ring_blocks = self.stale_ring_blocks();
+        let changes_ring_blocks = !ring_blocks.is_empty() || !stale_ring_blocks.is_empty();
+        let changes_slots = !missing.is_empty() || !stale.is_empty() || changes_ring_blocks;
         if flipped || (changes_slots && !self.observed.settled && !self.settles()) {
             self.steps.push(Step::Settle);
         }
+        self.write_ring_blocks(ring_blocks);
         self.write(missing);
         self.replace(|sizes| sizes.rest);
         self.clear(stale);
+        self.clear_ring_blocks(stale_ring_blocks);
         self.detach_egress();
         self.detach_overlay();
         if self.observed.flows && !self.wanted.flows {

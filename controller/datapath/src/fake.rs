@@ -3,14 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headgate_layout::failsafe::{CHANGING, MAX_PASSAGES};
+use headgate_layout::{
+    failsafe::{CHANGING, MAX_PASSAGES},
+    services::RING_CAPACITY,
+};
 
 use crate::{
     failsafe::{FailsafePeer, Passage, by_prefix},
     invariants::violations,
     kernel::{Applied, Kernel, KernelError},
     observed::{Attached, AttachedEgress, AttachedOverlay, Observed},
-    plan::{BlockOrigin, Step, StepKind},
+    plan::{BlockOrigin, RingEntry, Step, StepKind},
     state::{AttachedMode, Block, Capacity, DatapathState, Digest, Ifindex, WantedMode},
     tunnel::{FoundDevice, ObservedTunnel, TunnelDevice},
 };
@@ -86,8 +89,49 @@ impl FakeKernel {
         if !there {
             return Err(Self::refuse(format!("no content for {digest:?}")));
         }
+        if let Some(block) = blocks.get(&digest)
+            && !block.ring_blocks().is_empty()
+        {
+            let named = block.ring_blocks().iter().map(Block::digest).collect();
+            self.state.named_ring_blocks.insert(digest, named);
+        }
         self.built.insert((digest, capacity));
         Ok(())
+    }
+
+    fn write_ring_blocks(
+        &mut self,
+        entries: &BTreeMap<RingEntry, Digest>,
+    ) -> Result<(), KernelError> {
+        let capacity = Capacity(RING_CAPACITY);
+        for (entry, digest) in entries {
+            let standing = &mut self.state.ring_blocks;
+            let stands = standing.values().flatten().any(|held| held == digest);
+            if !stands && !self.built.contains(&(*digest, capacity)) {
+                return Err(Self::refuse(format!("{digest:?} is not built")));
+            }
+            let present = standing.entry((entry.slot, entry.port)).or_default();
+            let number = entry.number as usize;
+            if number > present.len() {
+                return Err(Self::refuse("a gap in the ring blocks"));
+            }
+            match present.get_mut(number) {
+                Some(held) => *held = *digest,
+                None => present.push(*digest),
+            }
+        }
+        Ok(())
+    }
+
+    fn clear_ring_blocks(&mut self, entries: &BTreeSet<RingEntry>) {
+        for entry in entries {
+            let place = (entry.slot, entry.port);
+            let present = self.state.ring_blocks.entry(place).or_default();
+            present.truncate(entry.number as usize);
+            if present.is_empty() {
+                self.state.ring_blocks.remove(&place);
+            }
+        }
     }
 
     fn add_failsafe(&mut self, peers: &BTreeSet<FailsafePeer>) -> Result<(), KernelError> {
@@ -251,6 +295,14 @@ impl FakeKernel {
                 };
                 slots.extend(entries.iter().map(|(key, digest)| (*key, *digest)));
             }
+            Step::BuildRingBlocks(digests) => {
+                for digest in digests {
+                    let capacity = Capacity(RING_CAPACITY);
+                    self.build(*digest, capacity, BlockOrigin::Wanted, blocks)?;
+                }
+            }
+            Step::WriteRingBlocks(entries) => self.write_ring_blocks(entries)?,
+            Step::ClearRingBlocks(entries) => self.clear_ring_blocks(entries),
             Step::ReplaceProgram { port, capacity } => {
                 let Some(link) = self.state.links.get_mut(port) else {
                     return Err(Self::refuse(format!("{port} has no link")));

@@ -69,6 +69,10 @@ pub struct Observed {
     pub links: BTreeMap<PortIndex, Attached>,
     /// Tables in the slots, of each capacity in use, by content.
     pub slots: BTreeMap<Capacity, BTreeMap<(Slot, PortIndex), Digest>>,
+    /// Ring blocks in the slots, by number and content.
+    pub ring_blocks: BTreeMap<(Slot, PortIndex), Vec<Digest>>,
+    /// Ring blocks that tables in the slots name, where they name any.
+    pub named_ring_blocks: BTreeMap<Digest, Vec<Digest>>,
     /// Failsafe peers.
     pub failsafe: BTreeSet<FailsafePeer>,
     /// Rule counters that some table in a slot refers to.
@@ -86,12 +90,19 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// What `port` enforces at this moment: the active slot's tables of an attached program.
+    /// What `port` enforces at this moment: the active slot's tables of an attached program, if the ring
+    /// blocks that they name are there.
     #[must_use]
     pub fn enforced(&self, port: PortIndex) -> Option<Digest> {
         let link = self.links.get(&port)?;
         link.ifindex?;
-        self.entry(link.capacity, self.active, port)
+        let tables = self.entry(link.capacity, self.active, port)?;
+        let named = self.named_ring_blocks.get(&tables);
+        let present = self.ring_blocks.get(&(self.active, port));
+        let present = present.map_or(&[][..], Vec::as_slice);
+        named
+            .is_none_or(|named| present.starts_with(named))
+            .then_some(tables)
     }
 
     /// The tables of `port` in `slot` for programs of `capacity`.

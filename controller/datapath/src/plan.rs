@@ -93,6 +93,12 @@ pub enum Step {
     },
     /// Take the program off and forget the link.
     Detach(PortIndex),
+    /// Build ring blocks and freeze them.
+    BuildRingBlocks(BTreeSet<Digest>),
+    /// Put ring blocks, built or already there, into entries of the outer map, as one batch.
+    WriteRingBlocks(BTreeMap<RingEntry, Digest>),
+    /// Empty entries of the outer map of ring blocks.
+    ClearRingBlocks(BTreeSet<RingEntry>),
     /// Empty entries of the outer map.
     ClearSlots {
         /// Which outer map.
@@ -155,6 +161,17 @@ pub enum Step {
     RemoveTunnel,
 }
 
+/// An entry of the outer map of ring blocks: the number of one among those of a port in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RingEntry {
+    /// Which slot.
+    pub slot: Slot,
+    /// Which port.
+    pub port: PortIndex,
+    /// Which of its ring blocks.
+    pub number: u32,
+}
+
 /// Name of a kind of step: for outcomes, logs and fault injection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
@@ -166,6 +183,9 @@ pub enum StepKind {
     MakeSlots,
     Build,
     WriteSlots,
+    BuildRingBlocks,
+    WriteRingBlocks,
+    ClearRingBlocks,
     ReplaceProgram,
     Flip,
     Settle,
@@ -192,7 +212,7 @@ pub enum StepKind {
 
 impl StepKind {
     /// All kinds.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 32] = [
         Self::Prepare,
         Self::AddFailsafe,
         Self::RemoveFailsafe,
@@ -200,6 +220,9 @@ impl StepKind {
         Self::MakeSlots,
         Self::Build,
         Self::WriteSlots,
+        Self::BuildRingBlocks,
+        Self::WriteRingBlocks,
+        Self::ClearRingBlocks,
         Self::ReplaceProgram,
         Self::Flip,
         Self::Settle,
@@ -237,6 +260,9 @@ impl Step {
             Self::MakeSlots(_) => StepKind::MakeSlots,
             Self::Build { .. } => StepKind::Build,
             Self::WriteSlots { .. } => StepKind::WriteSlots,
+            Self::BuildRingBlocks(_) => StepKind::BuildRingBlocks,
+            Self::WriteRingBlocks(_) => StepKind::WriteRingBlocks,
+            Self::ClearRingBlocks(_) => StepKind::ClearRingBlocks,
             Self::ReplaceProgram { .. } => StepKind::ReplaceProgram,
             Self::Flip(_) => StepKind::Flip,
             Self::Settle => StepKind::Settle,
@@ -316,6 +342,16 @@ impl fmt::Display for Step {
                     entries.keys().map(|(slot, _)| slot.0.to_string()).collect();
                 let slots = slots.into_iter().collect::<Vec<_>>().join(" and ");
                 write!(f, "write {} entries of slot {slots}", entries.len())
+            }
+            Self::BuildRingBlocks(blocks) => write!(f, "build {} ring blocks", blocks.len()),
+            Self::WriteRingBlocks(entries) => {
+                let slots: BTreeSet<String> =
+                    entries.keys().map(|e| e.slot.0.to_string()).collect();
+                let slots = slots.into_iter().collect::<Vec<_>>().join(" and ");
+                write!(f, "write {} ring blocks of slot {slots}", entries.len())
+            }
+            Self::ClearRingBlocks(entries) => {
+                write!(f, "clear {} entries of ring blocks", entries.len())
             }
             Self::ReplaceProgram { port, capacity } => {
                 write!(f, "replace the program of {port} by one for {capacity}")

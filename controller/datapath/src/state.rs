@@ -161,6 +161,7 @@ pub struct Capacity(pub u32);
 pub struct Block {
     digest: Digest,
     bytes: Arc<[u8]>,
+    ring_blocks: Arc<[Block]>,
 }
 
 impl Block {
@@ -170,7 +171,25 @@ impl Block {
         Self {
             digest: Digest::of(&bytes),
             bytes: bytes.into(),
+            ring_blocks: Arc::default(),
         }
+    }
+
+    /// The same with these ring blocks, whose digests it holds in this order (see
+    /// `headgate_layout::services::Services`).
+    #[must_use]
+    pub fn with_ring_blocks(self, ring_blocks: Vec<Self>) -> Self {
+        let ring_blocks = ring_blocks.into();
+        Self {
+            ring_blocks,
+            ..self
+        }
+    }
+
+    /// Its ring blocks, by number.
+    #[must_use]
+    pub fn ring_blocks(&self) -> &[Self] {
+        &self.ring_blocks
     }
 
     /// Its name.
@@ -190,6 +209,13 @@ impl Block {
     pub fn length(&self) -> u32 {
         // The builder refuses beyond layout::maps::MAX_CAPACITY, far below 4 GiB.
         self.bytes.len() as u32
+    }
+
+    /// Bytes in use, ring blocks among them.
+    #[must_use]
+    pub fn length_with_ring_blocks(&self) -> u32 {
+        let ring_blocks = self.ring_blocks.iter().map(Self::length);
+        self.length() + ring_blocks.sum::<u32>()
     }
 }
 
@@ -220,7 +246,7 @@ pub struct Attachment {
 pub struct DatapathState {
     /// Interfaces with a program.
     pub ports: BTreeMap<PortIndex, Attachment>,
-    /// Tables by digest.
+    /// Tables by digest, ring blocks among them; see [`Self::hold`].
     pub blocks: BTreeMap<Digest, Block>,
     /// Peers that are never dropped.
     pub failsafe: BTreeSet<FailsafePeer>,
@@ -236,6 +262,20 @@ pub struct DatapathState {
 }
 
 impl DatapathState {
+    /// Adds `block` and its ring blocks to [`Self::blocks`].
+    pub fn hold(&mut self, block: &Block) {
+        let all = block.ring_blocks().iter().chain([block]).cloned();
+        self.blocks.extend(all.map(|block| (block.digest(), block)));
+    }
+
+    /// Digests of the ring blocks of `tables`, by number.
+    #[must_use]
+    pub fn ring_blocks_of(&self, tables: Digest) -> Vec<Digest> {
+        let block = self.blocks.get(&tables);
+        let ring_blocks = block.map_or(&[][..], Block::ring_blocks);
+        ring_blocks.iter().map(Block::digest).collect()
+    }
+
     /// Digest over which port enforces which tables.
     #[must_use]
     pub fn enforcement(&self) -> Digest {

@@ -14,7 +14,7 @@ use headgate_datapath::{
     failsafe::{Passage, Prefix},
     fake::FakeKernel,
     kernel::{Kernel, carry_out},
-    observed::Observed,
+    observed::{Observed, Slot},
     plan::{Step, StepKind},
     state::{
         Attachment, Block, DatapathState, Digest, FailsafePeer, Ifindex, PortIndex, WantedMode,
@@ -31,8 +31,10 @@ fn port(number: u32) -> PortIndex {
     PortIndex::new(number).unwrap()
 }
 
+/// Tables with none, one or two ring blocks, of which others may have some too.
 fn block(content: u8, length: usize) -> Block {
-    Block::new(vec![content; length])
+    let ring_blocks = (0..content % 3).map(|number| Block::new(vec![content / 2 + number; 400]));
+    Block::new(vec![content; length]).with_ring_blocks(ring_blocks.collect())
 }
 
 /// A state in which each (port, content, length) is attached to an interface of its own.
@@ -48,7 +50,7 @@ fn state(ports: &[(u32, u8, usize)]) -> DatapathState {
             egress: false,
         };
         state.ports.insert(port(*number), attachment);
-        state.blocks.insert(block.digest(), block);
+        state.hold(&block);
     }
     state
 }
@@ -62,6 +64,45 @@ fn enforced(observed: &Observed) -> BTreeMap<PortIndex, Digest> {
 
 fn wanted(state: &DatapathState) -> BTreeMap<PortIndex, Digest> {
     state.ports.iter().map(|(p, a)| (*p, a.tables)).collect()
+}
+
+/// Ring blocks in both slots.
+fn ring_blocks(observed: &Observed) -> BTreeMap<(Slot, PortIndex), Vec<Digest>> {
+    observed.ring_blocks.clone()
+}
+
+fn wanted_ring_blocks(state: &DatapathState) -> BTreeMap<(Slot, PortIndex), Vec<Digest>> {
+    let named = state.ports.iter().flat_map(|(port, attachment)| {
+        let named = state.ring_blocks_of(attachment.tables);
+        [Slot(0), Slot(1)].map(|slot| ((slot, *port), named.clone()))
+    });
+    named.filter(|(_, named)| !named.is_empty()).collect()
+}
+
+#[test]
+fn a_ring_block_that_stands_is_not_built_again() {
+    let mut kernel = FakeKernel::new(object());
+    // The second of one is the first of the other.
+    kernel.converge(&state(&[(0, 2, 300)]));
+    let plan = diff(&kernel.state, &state(&[(0, 5, 300)]), object()).unwrap();
+    let built = plan.steps.iter().filter_map(|step| match step {
+        Step::BuildRingBlocks(digests) => Some(digests.len()),
+        _ => None,
+    });
+    assert_eq!(built.collect::<Vec<_>>(), [1], "{plan}");
+}
+
+#[test]
+fn tables_whose_ring_blocks_are_not_there_are_not_enforced_and_mended() {
+    let mut kernel = FakeKernel::new(object());
+    let state = state(&[(0, 2, 300)]);
+    kernel.converge(&state);
+    for standing in kernel.state.ring_blocks.values_mut() {
+        standing.pop();
+    }
+    assert_eq!(enforced(&kernel.state), BTreeMap::new());
+    kernel.converge(&state);
+    assert_eq!(enforced(&kernel.state), wanted(&state));
 }
 
 #[test]
@@ -437,6 +478,7 @@ proptest! {
             step_by_step(&mut kernel, next);
             kernel.converge(next);
             prop_assert_eq!(enforced(&kernel.state), wanted(next));
+            prop_assert_eq!(ring_blocks(&kernel.state), wanted_ring_blocks(next));
             prop_assert_eq!(&kernel.state.failsafe, &next.failsafe);
             prop_assert_eq!(kernel.state.tunnel.digest(), next.tunnel.as_ref().map(Tunnel::digest));
             prop_assert_eq!(kernel.state.revision(), next.revision());

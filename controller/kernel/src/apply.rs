@@ -25,6 +25,7 @@ use crate::{
     observe::{entry_ids, observe, open_outer},
     overlay,
     pins::unpin,
+    ring_blocks,
     running::RunningKernel,
     shared::Shared,
     tunnel,
@@ -85,6 +86,17 @@ impl Kernel for RunningKernel {
                 Shared::required(&self.pins)?.flip(*slot)?;
             }
             Step::Settle => self.settle()?,
+            Step::BuildRingBlocks(digests) => {
+                let built = ring_blocks::build(&mut self.blocks, digests, blocks)?;
+                self.built.extend(built);
+            }
+            Step::WriteRingBlocks(entries) => {
+                let outer = Shared::required(&self.pins)?.ring_blocks;
+                ring_blocks::write(&outer, &mut self.blocks, &self.built, entries)?;
+            }
+            Step::ClearRingBlocks(entries) => {
+                ring_blocks::clear(&Shared::required(&self.pins)?.ring_blocks, entries)?;
+            }
             Step::ReplaceProgram { port, capacity } => replace(&self.pins, *port, *capacity)?,
             Step::Detach(port) => detach(&self.pins, *port)?,
             Step::Attach {

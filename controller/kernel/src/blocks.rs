@@ -8,6 +8,7 @@ use headgate_datapath::{
 };
 use headgate_layout::{
     maps::{DIGEST_FROM_END, table_block},
+    services::{SERVICES, Services},
     tables::{Decision, FIXED_LENGTH, Header, NO_RULE},
 };
 use zerocopy::FromBytes;
@@ -23,6 +24,8 @@ pub(crate) struct Content {
     pub(crate) digest: Digest,
     /// Rule counters that its decisions name.
     pub(crate) counters: BTreeSet<u32>,
+    /// The ring blocks that it names, by number.
+    pub(crate) ring_blocks: Vec<Digest>,
 }
 
 impl Content {
@@ -31,6 +34,7 @@ impl Content {
         Self {
             digest: Digest::of(used),
             counters: counters_of(used).unwrap_or_default(),
+            ring_blocks: ring_blocks_of(used).unwrap_or_default(),
         }
     }
 }
@@ -55,6 +59,15 @@ fn counters_of(block: &[u8]) -> Option<BTreeSet<u32>> {
         .chunks_exact(size_of::<Decision>())
         .filter_map(|bytes| Some(Decision::read_from_bytes(bytes).ok()?.counter));
     Some(counters.filter(|counter| *counter != NO_RULE).collect())
+}
+
+/// `None` where the tables tell nonsense.
+fn ring_blocks_of(block: &[u8]) -> Option<Vec<Digest>> {
+    let (services, _) = Services::read_from_prefix(block.get(SERVICES as usize..)?).ok()?;
+    let length = (services.ring_block_count as usize).checked_mul(size_of::<[u8; 32]>())?;
+    let digests = block.get(services.ring_blocks as usize..)?.get(..length)?;
+    let (digests, _) = digests.as_chunks();
+    Some(digests.iter().copied().map(Digest::from_bytes).collect())
 }
 
 /// Reads blocks, each frozen one once.

@@ -22,6 +22,7 @@ mod object;
 mod observe;
 mod overlay;
 mod pins;
+mod ring_blocks;
 mod running;
 mod shared;
 mod tcx;

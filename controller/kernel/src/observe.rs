@@ -20,6 +20,7 @@ use crate::{
     failsafe::Failsafe,
     flows, netlink, overlay,
     pins::Pins,
+    ring_blocks,
     shared::Shared,
     tunnel,
 };
@@ -57,9 +58,21 @@ pub(crate) fn observe(
             seen.insert(id);
             observed.counters_in_use.extend(&content.counters);
             entries.insert(place, content.digest);
+            if !content.ring_blocks.is_empty() {
+                let named = content.ring_blocks;
+                observed.named_ring_blocks.insert(content.digest, named);
+            }
         }
         observed.slots.insert(capacity, entries);
         outer_maps.insert(capacity, outer);
+    }
+    for (place, ids) in ring_blocks::ids(&shared.ring_blocks)? {
+        let mut digests = Vec::with_capacity(ids.len());
+        for id in ids {
+            digests.push(blocks.read(id)?.digest);
+            seen.insert(id);
+        }
+        observed.ring_blocks.insert(place, digests);
     }
     let (tunnel, table) = tunnel::observe(pins, blocks)?;
     observed.tunnel = tunnel;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use headgate_datapath::{kernel::KernelError, observed::Slot};
-use headgate_layout::maps::{self, MapType, SLOTS};
+use headgate_layout::maps::{self, SLOTS};
 
 use crate::{
     bpf::Map,
@@ -12,6 +12,7 @@ use crate::{
     features::why_no_balancer,
     flows,
     pins::Pins,
+    ring_blocks,
 };
 
 /// Open shared maps.
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     events: Map,
     pub(crate) flows: Map,
     placements: Map,
+    pub(crate) ring_blocks: Map,
 }
 
 impl Shared {
@@ -57,6 +59,7 @@ impl Shared {
             _,
             flows,
             placements,
+            ring_blocks,
         ] = <[Map; maps::SHARED.len()]>::try_from(found)
             .expect("one map for each of SHARED, in its order");
         Ok(Some(Self {
@@ -71,6 +74,7 @@ impl Shared {
             events,
             flows,
             placements,
+            ring_blocks,
         }))
     }
 
@@ -94,8 +98,9 @@ impl Shared {
                 continue;
             }
             // What an array of maps takes it learns from one such map.
-            let template = match spec.kind {
-                MapType::ArrayOfMaps => Some(flows::create("hg_template")?),
+            let template = match spec {
+                _ if *spec == maps::FLOWS => Some(flows::create("hg_template")?),
+                _ if *spec == maps::RING_BLOCKS => Some(ring_blocks::template()?),
                 _ => None,
             };
             let map = Map::create(spec, spec.name, template.as_ref()).asked(asked)?;
@@ -127,7 +132,7 @@ impl Shared {
             &self.monitor_budgets,
             &self.events,
         ];
-        let balancing = [&self.flows, &self.placements].into_iter();
+        let balancing = [&self.flows, &self.placements, &self.ring_blocks].into_iter();
         let balancing = balancing.filter(|_| why_no_balancer().is_none());
         always.into_iter().chain(balancing).map(Map::id).collect()
     }

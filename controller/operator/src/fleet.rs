@@ -50,7 +50,7 @@ pub struct Told {
     pub status: ResourceStatus,
     /// Whether somebody asked for its deletion.
     pub is_deleting: bool,
-    /// The uid of the Service that it was made for.
+    /// The uid of what the operator has made it for: a Service, or a Node.
     pub owner: Option<String>,
     /// What synced it from Git.
     pub tracker: Option<Tracker>,
@@ -79,6 +79,8 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Its pods' networks.
     pub pod_cidrs: Vec<IpNet>,
+    /// The first of its addresses that it calls InternalIP.
+    pub internal_ip: Option<IpAddr>,
 }
 
 /// What an agent shows.
@@ -162,6 +164,7 @@ impl Node {
             taints: Vec::new(),
             addresses: Vec::new(),
             pod_cidrs: Vec::new(),
+            internal_ip: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What one process does for the whole cluster: it answers admission reviews, rolls up what the
-//! nodes show into the status of each resource, and keeps the reserved groups.
+//! nodes show into the status of each resource, and keeps what is made of others: the reserved groups, services of
+//! Services, and peers of Nodes.
 //!
 //! ```text
 //! nodes, NodeDatapaths, Leases, resources ──watches──► Fleet ──rollup──► status of each resource
@@ -13,6 +14,7 @@ pub mod coverage;
 pub mod fleet;
 mod gone;
 pub mod leader;
+pub mod peers;
 pub mod provenance;
 pub mod reserved;
 pub mod rollup;

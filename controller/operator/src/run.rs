@@ -18,7 +18,7 @@ use crate::{
     fleet::Fleet,
     gone,
     leader::{LeaderError, campaign, resign},
-    reserved, services, statuses,
+    peers, reserved, services, statuses,
     telemetry::{Health, Metrics},
     watches::Watches,
 };
@@ -38,6 +38,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Where Applications of Argo CD are, where an object does not say.
     pub argocd_namespace: String,
+    /// By which network Nodes are to be joined, if they are.
+    pub peers_from_nodes: Option<peers::Network>,
 }
 
 /// Why the operator ended. Outcome: whoever runs it starts it again; nodes go on meanwhile.
@@ -97,6 +99,12 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
         ) => match never {},
         never = reserved::keep(client.clone(), fleet.clone(), is_leader.clone()) => match never {},
         never = services::keep(client.clone(), fleet.clone(), is_leader.clone()) => match never {},
+        never = peers::keep(
+            client.clone(),
+            config.peers_from_nodes,
+            fleet.clone(),
+            is_leader.clone(),
+        ) => match never {},
         never = gone::remove(client.clone(), fleet.clone(), is_leader.clone()) => match never {},
         failed = tell(config.metrics, &fleet, &is_leader) => match failed {
             Err(error) => Err(error.into()),

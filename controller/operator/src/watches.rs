@@ -249,7 +249,7 @@ fn resource(kind: Kind, object: DynamicObject) -> (Arc<Resource>, Arc<Told>) {
     let told = Told {
         status: serde_json::from_value(object.data["status"].clone()).unwrap_or_default(),
         is_deleting: object.metadata.deletion_timestamp.is_some(),
-        owner: service_that_owns(&object.metadata),
+        owner: owner_of(kind, &object.metadata),
         tracker: Tracker::of(&object.metadata),
         written_at: written_at(&object.metadata),
     };
@@ -257,13 +257,17 @@ fn resource(kind: Kind, object: DynamicObject) -> (Arc<Resource>, Arc<Told>) {
     (Arc::new(resource), Arc::new(told))
 }
 
-/// The uid of the Service that this was made for, by us.
-fn service_that_owns(metadata: &ObjectMeta) -> Option<String> {
+/// The uid of the Service or Node that this was made for, by us.
+fn owner_of(kind: Kind, metadata: &ObjectMeta) -> Option<String> {
+    let of = match kind {
+        Kind::TunnelPeer => "Node",
+        _ => "Service",
+    };
     let labels = metadata.labels.as_ref();
     let maker = labels.and_then(|labels| labels.get(MANAGED_BY));
     let mut owners = metadata.owner_references.iter().flatten();
     let owner = owners.find(|owner| {
-        owner.api_version == "v1" && owner.kind == "Service" && owner.controller == Some(true)
+        owner.api_version == "v1" && owner.kind == of && owner.controller == Some(true)
     });
     owner
         .filter(|_| maker.is_some_and(|maker| maker == FIELD_MANAGER))
@@ -293,10 +297,15 @@ fn node(object: core::Node) -> Node {
         .filter_map(|cidr| cidr.parse().ok())
         .collect();
     let addresses = status.addresses.unwrap_or_default();
+    let internal = addresses.iter().filter(|given| given.type_ == "InternalIP");
+    let internal_ip = internal
+        .filter_map(|given| given.address.parse().ok())
+        .next();
     let addresses = addresses
         .iter()
         .filter_map(|given| given.address.parse().ok());
     node.addresses = addresses.collect();
+    node.internal_ip = internal_ip;
     node.taints = spec.taints.unwrap_or_default();
     node
 }

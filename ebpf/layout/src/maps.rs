@@ -71,6 +71,16 @@ pub const TABLES: MapSpec = MapSpec {
     mmapable: false,
 };
 
+/// (slot, port, number) -> a ring block of that port's tables. See [`ring_block_index`].
+pub const RING_BLOCKS: MapSpec = MapSpec {
+    name: "RING_BLOCKS",
+    kind: MapType::ArrayOfMaps,
+    key_size: 4,
+    value_size: 4,
+    max_entries: SLOTS * MAX_PORTS * services::MAX_RING_BLOCKS,
+    mmapable: false,
+};
+
 /// Packets and bytes by counter index, per CPU.
 pub const RULE_COUNTERS: MapSpec = MapSpec {
     name: "RULE_COUNTERS",
@@ -219,7 +229,7 @@ pub const TUNNEL_COUNTERS: MapSpec = MapSpec {
 pub const TUNNEL_MAPS: [MapSpec; 2] = [TUNNEL, TUNNEL_COUNTERS];
 
 /// Every map that is pinned once for an instance; [`TABLES`] is pinned once for each capacity.
-pub const SHARED: [MapSpec; 12] = [
+pub const SHARED: [MapSpec; 13] = [
     ACTIVE,
     RULE_COUNTERS,
     REASON_COUNTERS,
@@ -232,6 +242,7 @@ pub const SHARED: [MapSpec; 12] = [
     ERROR_BUDGETS,
     FLOWS,
     PLACEMENTS,
+    RING_BLOCKS,
 ];
 
 /// Bytes before the end of a block at which the digest of its tables is written, for events: in its
@@ -256,6 +267,13 @@ pub const fn table_block(capacity: u32) -> MapSpec {
 #[must_use]
 pub const fn tables_index(slot: u32, port: u32) -> u32 {
     slot * MAX_PORTS + port
+}
+
+/// Key of [`RING_BLOCKS`] for the ring block `number` of `port` in `slot`.
+#[inline(always)]
+#[must_use]
+pub const fn ring_block_index(slot: u32, port: u32, number: u32) -> u32 {
+    tables_index(slot, port) * services::MAX_RING_BLOCKS + number
 }
 
 /// Key of [`REASON_COUNTERS`] for the [`verdict::Reason`] with this number at `port`.

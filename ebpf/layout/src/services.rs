@@ -9,7 +9,8 @@
 //! displace, and compress", ESA 2009): no two services share a slot, so a look-up follows no chain.
 //! Each slot holds a part of its service's hash, and a packet for no service ends there. The ring is
 //! Maglev's (D. Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI
-//! 2016). All offsets are bytes from the start of the block.
+//! 2016). All offsets are bytes from the start of the block. Many rings lie in ring blocks, maps of their own, so
+//! that a change of one backend need not copy them all: see [`RingPlace`].
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -46,8 +47,57 @@ pub struct Services {
     pub mtu: u32,
     /// As [`Way::reflecting`], of that interface.
     pub reflecting: u32,
-    /// Nothing.
-    pub padding: u32,
+    /// `[[u8; 32]]`, the digests of the ring blocks, by number.
+    pub ring_blocks: u32,
+    /// Number of ring blocks.
+    pub ring_block_count: u32,
+}
+
+/// Bytes of every ring block. One begins as all blocks do, with a [`crate::tables::Header`] and
+/// [`crate::tables::FIXED_LENGTH`].
+pub const RING_CAPACITY: u32 = 1 << 20;
+
+/// Ring blocks of one block at most.
+pub const MAX_RING_BLOCKS: u32 = 128;
+
+/// Where a ring lies: in the block itself, or in one of its ring blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingPlace {
+    /// The ring block's number, if it lies in one.
+    pub block: Option<u32>,
+    /// Where in the block.
+    pub offset: u32,
+}
+
+impl RingPlace {
+    /// Set where there is a ring block: no block is as large (see [`crate::maps::MAX_CAPACITY`]).
+    const IN_RING_BLOCK: u32 = 1 << 31;
+    const OFFSET_BITS: u32 = RING_CAPACITY.trailing_zeros();
+
+    /// As [`Service::ring`] says it.
+    #[must_use]
+    pub const fn to_word(self) -> u32 {
+        match self.block {
+            None => self.offset,
+            Some(number) => Self::IN_RING_BLOCK | number << Self::OFFSET_BITS | self.offset,
+        }
+    }
+
+    /// What such a word says.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_word(word: u32) -> Self {
+        if word & Self::IN_RING_BLOCK == 0 {
+            return Self {
+                block: None,
+                offset: word,
+            };
+        }
+        Self {
+            block: Some(word >> Self::OFFSET_BITS & (MAX_RING_BLOCKS - 1)),
+            offset: word & (RING_CAPACITY - 1),
+        }
+    }
 }
 
 /// One address, protocol and port; port 0: the address and protocol as a whole.
@@ -60,7 +110,7 @@ pub struct Service {
     pub address: [u64; 2],
     /// The port, and the protocol in the upper half.
     pub port: u32,
-    /// `[u16; ring_size]`: the backend's number of each ring entry.
+    /// `[u16; ring_size]`, the backend's number of each ring entry: a [`RingPlace`].
     pub ring: u32,
     /// Entries of the ring; 0 where there is no backend.
     pub ring_size: u32,

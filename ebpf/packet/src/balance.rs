@@ -3,8 +3,8 @@
 use headgate_layout::{
     flows::is_given,
     services::{
-        Backend, ICMP, NAT, SERVICES, Service, Services, bucket, hash_of, hash_of_flow, mapped,
-        port_and_protocol, ring_entry, slot, tag_of,
+        Backend, ICMP, NAT, RingPlace, SERVICES, Service, Services, bucket, hash_of, hash_of_flow,
+        mapped, port_and_protocol, ring_entry, slot, tag_of,
     },
     tables::Header,
     verdict::Reason,
@@ -230,8 +230,8 @@ fn answer<E: Environment>(
 /// Where the [`Backend`] lies that the ring has for a flow.
 #[inline(always)]
 fn place_of<T: Tables>(tables: &T, service: &Service, flow: u64, ring_size: u32) -> Option<u32> {
-    let entry = service.ring + ring_entry(flow, ring_size) * 2;
-    let number = u32::from(*tables.at::<u16>(entry)?);
+    let ring = RingPlace::from_word(service.ring);
+    let number = u32::from(tables.ring_entry(ring, ring_entry(flow, ring_size))?);
     Some(service.backends + number * size_of::<Backend>() as u32)
 }
 

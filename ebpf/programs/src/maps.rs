@@ -11,7 +11,11 @@ use headgate_layout::{
     failsafe::{
         BITMAP_BYTES, CHANGING, FAMILY_V4, FAMILY_V6, MAX_NESTING, MAX_PEERS, Peer, bit_v4, bit_v6,
     },
-    maps::{DIGEST_FROM_END, LINE, MAX_COUNTERS, MAX_PORTS, SLOTS, tables_index},
+    maps::{
+        DIGEST_FROM_END, LINE, MAX_COUNTERS, MAX_PORTS, RING_BLOCKS as RING_BLOCKS_SPEC, SLOTS,
+        ring_block_index, tables_index,
+    },
+    services::{RING_CAPACITY, RingPlace},
     verdict::{Count, REASON_SLOTS},
 };
 use headgate_packet::{
@@ -35,6 +39,10 @@ static ACTIVE: Array<u32, 1> = Array::new();
 
 #[btf_map]
 static TABLES: ArrayOfMaps<Block, { (SLOTS * MAX_PORTS) as usize }> = ArrayOfMaps::new();
+
+#[btf_map]
+static RING_BLOCKS: ArrayOfMaps<Block, { RING_BLOCKS_SPEC.max_entries as usize }> =
+    ArrayOfMaps::new();
 
 #[btf_map]
 pub static RULE_COUNTERS: PerCpuArray<Count, { MAX_COUNTERS as usize }> = PerCpuArray::new();
@@ -123,7 +131,7 @@ impl<const BALANCES: bool> Environment for Node<BALANCES> {
         let slot = *ACTIVE.get(0)?;
         let start = start_of(slot)?;
         self.slot.set(slot);
-        Some(MapTables::new(start))
+        Some(MapTables::new(start, slot))
     }
 
     #[inline(always)]
@@ -215,21 +223,22 @@ struct AlignedKey {
 pub struct MapTables {
     start: NonNull<u8>,
     limit: u32,
+    slot: u32,
 }
 
 impl MapTables {
     /// This port's tables in `slot`.
     #[inline(always)]
     pub fn of(slot: u32) -> Option<Self> {
-        start_of(slot).map(Self::new)
+        start_of(slot).map(|start| Self::new(start, slot))
     }
 
-    /// The tables that begin there, in a block of the slots.
+    /// The tables that begin there, in a block of `slot`.
     #[inline(always)]
-    pub fn new(start: NonNull<u8>) -> Self {
+    fn new(start: NonNull<u8>, slot: u32) -> Self {
         // SAFETY: as in `port`.
         let limit = unsafe { core::ptr::read_volatile(&raw const LIMIT) };
-        Self { start, limit }
+        Self { start, limit, slot }
     }
 
     /// The beginning of the digest, as the builder wrote it behind the tables.
@@ -249,5 +258,23 @@ impl Tables for MapTables {
         // SAFETY: a T is at most a line (checked where it is compiled), and a line from `offset`
         // on lies in the map's value, which stays while the program runs; the builder aligns.
         Some(unsafe { &*self.start.as_ptr().add(offset as usize).cast::<T>() })
+    }
+
+    #[inline(always)]
+    fn ring_entry(&self, ring: RingPlace, entry: u32) -> Option<u16> {
+        let offset = ring.offset + entry * 2;
+        let Some(number) = ring.block else {
+            return self.at(offset).copied();
+        };
+        // A variable: see `start_of`.
+        let only = 0;
+        let index = ring_block_index(self.slot, port(), number);
+        let start: *const u8 = RING_BLOCKS.get_value_ptr_mut(index, &only)?.cast();
+        if offset > RING_CAPACITY - LINE {
+            return None;
+        }
+        // SAFETY: the two bytes lie in the map's value, which has RING_CAPACITY of them and stays while the
+        // program runs; the offset is even.
+        Some(unsafe { *start.add(offset as usize).cast::<u16>() })
     }
 }

@@ -188,7 +188,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let names = self.nodes.iter().map(|node| node.name.as_str());
-        let arguments: Vec<&str> = ["delete", "nodes", "--wait=false"]
+        let arguments: Vec<&str> = ["delete", "nodes", "--wait=false", "--ignore-not-found"]
             .into_iter()
             .chain(names)
             .collect();

@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use crate::{
@@ -18,6 +19,9 @@ pub const POD_PORT: u16 = 8080;
 
 /// Bytes of the answer to `*`.
 pub const LARGE: usize = 8 << 20;
+
+/// How long [`Pod::fetch`] waits for an answer that may never come.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A pod whose server answers every byte and datagram with its number. It goes away with this value.
 #[derive(Debug)]
@@ -80,6 +84,24 @@ impl Pod {
         let namespace = &other.namespace;
         namespace.ip(&format!("route add {v4} via {}", node.end.v4));
         namespace.ip(&format!("-6 route add {v6} via {}", node.end.v6));
+    }
+
+    /// Asks another pod by TCP for much, and looks at every byte.
+    ///
+    /// # Errors
+    /// It does not answer whole.
+    pub fn fetch(&self, other: IpAddr) -> io::Result<()> {
+        let place = SocketAddr::new(other, POD_PORT);
+        let mut stream = self
+            .namespace
+            .enter(|| TcpStream::connect_timeout(&place, PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"*")?;
+        let mut answer = vec![0; LARGE];
+        stream.read_exact(&mut answer)?;
+        let is_whole = answer.iter().all(|byte| *byte == answer[0]);
+        assert!(is_whole, "other bytes");
+        Ok(())
     }
 
     fn serve(&self, number: u8) {

@@ -7,3 +7,4 @@ pub mod messages;
 pub mod network;
 pub mod node;
 pub mod trials;
+pub mod tunnel;

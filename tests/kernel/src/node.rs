@@ -149,7 +149,7 @@ pub fn wanted(ports: &[(PortIndex, Ifindex, &Block)]) -> DatapathState {
             egress: false,
         };
         state.ports.insert(*port, attachment);
-        state.blocks.insert(block.digest(), (*block).clone());
+        state.hold(block);
     }
     state
 }

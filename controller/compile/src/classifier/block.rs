@@ -28,6 +28,7 @@ pub struct BlockWriter {
     v4: AddressTables4,
     v6: AddressTables6,
     bytes: Vec<u8>,
+    ring_blocks: Vec<Block>,
 }
 
 impl Default for BlockWriter {
@@ -48,6 +49,7 @@ impl BlockWriter {
             v4: AddressTables4::default(),
             v6: AddressTables6::default(),
             bytes: vec![0; FIXED_LENGTH as usize],
+            ring_blocks: Vec::new(),
         }
     }
 
@@ -153,6 +155,17 @@ impl BlockWriter {
         offset as u32
     }
 
+    /// Adds a ring block, numbered behind those that there are.
+    pub fn add_ring_block(&mut self, block: Block) {
+        self.ring_blocks.push(block);
+    }
+
+    /// Ring blocks, by number.
+    #[must_use]
+    pub fn ring_blocks(&self) -> &[Block] {
+        &self.ring_blocks
+    }
+
     /// Writes to the fixed part.
     pub fn put(&mut self, offset: u32, value: &[u8]) {
         put(&mut self.bytes, offset, value);
@@ -183,7 +196,7 @@ impl BlockWriter {
         put(&mut self.bytes, 0, self.header.as_bytes());
         put(&mut self.bytes, ADDRESSES_V4, self.v4.as_bytes());
         put(&mut self.bytes, ADDRESSES_V6, self.v6.as_bytes());
-        Ok(Block::new(self.bytes))
+        Ok(Block::new(self.bytes).with_ring_blocks(self.ring_blocks))
     }
 }
 

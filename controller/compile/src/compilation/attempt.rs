@@ -230,7 +230,7 @@ impl Compiler<'_> {
                 egress: set.services.iter().any(|service| service.needs_egress()),
             };
             attempt.state.ports.insert(*port, attachment);
-            attempt.state.blocks.insert(block.digest(), block.clone());
+            attempt.state.hold(block);
             attempt.note_tables(block, *sizes, set, name);
         }
         attempt.ports = assigned;

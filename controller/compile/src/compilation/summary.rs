@@ -258,7 +258,7 @@ impl Attempt {
         let rules = set.policies.iter().map(|p| p.compiled.rules.len());
         self.tables.push(TablesSummary {
             tables: block.digest(),
-            bytes: block.length(),
+            bytes: block.length_with_ring_blocks(),
             policies: names(set.policies.iter().map(|policy| policy.version)),
             services: names(set.services.iter().map(|service| service.version)),
             interfaces: vec![interface.to_owned()],

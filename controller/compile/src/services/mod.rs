@@ -2,6 +2,7 @@
 
 mod lookup;
 mod maglev;
+mod rings;
 mod settling;
 pub mod sources;
 
@@ -35,6 +36,8 @@ use crate::{
     snapshot::{Content, Snapshot},
 };
 
+pub use rings::Rings;
+use rings::{Drawn, Weighted};
 use settling::Settling;
 pub use settling::{Histories, History};
 
@@ -73,6 +76,20 @@ impl Frontend {
     pub(crate) fn settling(&self) -> Option<&Arc<History>> {
         let history = self.history.as_ref().filter(|_| self.protocol == TCP)?;
         history.settles_at().map(|_| history)
+    }
+
+    fn weighted(&self) -> Weighted {
+        let members = self.backends.iter();
+        members.map(|m| (m.address, m.weight)).collect()
+    }
+
+    /// As [`Service::port`].
+    fn key(&self) -> u32 {
+        port_and_protocol(self.port, self.protocol)
+    }
+
+    fn hash(&self) -> u64 {
+        hash_of(maglev::words(self.address), self.key())
     }
 }
 
@@ -273,21 +290,24 @@ pub fn write(
     frontends: &[Frontend],
     arrival: Arrival,
     next_hops: &BTreeMap<IpAddr, NextHop>,
-    rings: &mut Rings,
+    known: &mut Rings,
     writer: &mut BlockWriter,
 ) -> Result<(), TooLarge> {
     if frontends.is_empty() {
         return Ok(());
     }
+    let drawn = rings::draw(frontends, known);
+    let drawn_for = frontends.iter().zip(&drawn);
+    let rings = drawn_for.map(|(frontend, drawn)| (&drawn.ring, frontend.hash()));
+    let places = rings::lay(rings, known, writer)?;
     let mut written = Written {
-        rings: BTreeMap::new(),
         backends: BTreeMap::new(),
-        settling: BTreeMap::new(),
-        known: rings,
+        next_hops,
+        writer,
     };
     let mut services: Vec<Service> = Vec::with_capacity(frontends.len() * 2);
-    for frontend in frontends {
-        services.push(written.service(frontend, next_hops, writer)?);
+    for ((frontend, drawn), ring) in frontends.iter().zip(&drawn).zip(places) {
+        services.push(written.service(frontend, drawn, ring)?);
     }
     services.extend(whole_protocols(frontends));
     let limit = MAX_SERVICES as usize;
@@ -312,6 +332,10 @@ pub fn write(
     table.slots = writer.append(lookup.slots.as_bytes());
     table.displacements = writer.append(lookup.displacements.as_bytes());
     table.services = writer.append(services.as_bytes());
+    let digests = writer.ring_blocks().iter().map(|b| b.digest().bytes());
+    let digests: Vec<[u8; 32]> = digests.collect();
+    table.ring_block_count = digests.len() as u32;
+    table.ring_blocks = writer.append(digests.as_bytes());
     writer.put(SERVICES, table.as_bytes());
     Ok(())
 }
@@ -347,96 +371,44 @@ fn mtu_of(bytes: u32) -> u16 {
     u16::try_from(bytes).unwrap_or(u16::MAX)
 }
 
-/// Backends with their weights.
-type Weighted = Vec<(IpAddr, u16)>;
-
-/// Rings that were reckoned before: a change of one service costs one ring. What they are depends on
-/// nothing but their keys.
-#[derive(Default)]
-pub struct Rings {
-    known: BTreeMap<(Weighted, u32), Arc<[u16]>>,
-    used: BTreeSet<(Weighted, u32)>,
-}
-
-impl Rings {
-    fn of(&mut self, backends: &Weighted, size: u32) -> Arc<[u16]> {
-        let key = (backends.clone(), size);
-        let ring = self.known.entry(key.clone());
-        let ring = Arc::clone(ring.or_insert_with(|| maglev::ring(backends, size).into()));
-        self.used.insert(key);
-        ring
-    }
-
-    /// Forgets what was not asked for since the last time.
-    pub fn forget_unused(&mut self) {
-        let used = std::mem::take(&mut self.used);
-        self.known.retain(|key, _| used.contains(key));
-    }
-}
-
-/// A ring of a service that settles, and where it lies.
-type WrittenRing = (Arc<Settling>, u32);
-
-/// Rings and backends written so far: ports of one service share them.
+/// Services and backends written so far: ports of one service share them.
 struct Written<'a> {
-    rings: BTreeMap<(Weighted, u32), u32>,
-    backends: BTreeMap<(Vec<Member>, u32), u32>,
-    /// By the address of the history, and the family.
-    settling: BTreeMap<(*const History, bool), Option<WrittenRing>>,
-    known: &'a mut Rings,
+    backends: BTreeMap<(&'a [Member], u32), u32>,
+    next_hops: &'a BTreeMap<IpAddr, NextHop>,
+    writer: &'a mut BlockWriter,
 }
 
-impl Written<'_> {
+impl<'a> Written<'a> {
     fn service(
         &mut self,
-        frontend: &Frontend,
-        next_hops: &BTreeMap<IpAddr, NextHop>,
-        writer: &mut BlockWriter,
+        frontend: &'a Frontend,
+        drawn: &Drawn,
+        ring: u32,
     ) -> Result<Service, TooLarge> {
-        let mut service = Service {
+        let members = &frontend.backends;
+        let backends = match &drawn.settling {
+            Some(settling) => choices(frontend, settling, self.next_hops, self.writer),
+            None => {
+                let known = self.backends.entry((members, frontend.counter));
+                *known.or_insert_with(|| {
+                    let ways = members
+                        .iter()
+                        .map(|member| backend(frontend, member, self.next_hops));
+                    self.writer.append(ways.collect::<Vec<_>>().as_bytes())
+                })
+            }
+        };
+        self.writer.fits()?;
+        let has_none = drawn.settling.is_none() && members.is_empty();
+        Ok(Service {
             address: maglev::words(frontend.address),
-            port: port_and_protocol(frontend.port, frontend.protocol),
-            ring_size: frontend.ring_size,
+            port: frontend.key(),
+            ring,
+            ring_size: if has_none { 0 } else { frontend.ring_size },
+            backends,
             forwarding: number_of(frontend.forwarding),
             rejects: frontend.rejects.into(),
-            ..Service::default()
-        };
-        if let Some((settling, ring)) = self.settling(frontend, writer) {
-            service.ring = ring;
-            service.backends = choices(frontend, &settling, next_hops, writer);
-            writer.fits()?;
-            return Ok(service);
-        }
-        let backends = &frontend.backends;
-        let weighted: Weighted = backends.iter().map(|m| (m.address, m.weight)).collect();
-        let key = (weighted.clone(), frontend.ring_size);
-        service.ring = *self.rings.entry(key).or_insert_with(|| {
-            writer.append(self.known.of(&weighted, frontend.ring_size).as_bytes())
-        });
-        let key = (backends.clone(), frontend.counter);
-        service.backends = *self.backends.entry(key).or_insert_with(|| {
-            let members = backends.iter();
-            let ways = members.map(|member| backend(frontend, member, next_hops));
-            writer.append(ways.collect::<Vec<_>>().as_bytes())
-        });
-        writer.fits()?;
-        if backends.is_empty() {
-            service.ring_size = 0;
-        }
-        Ok(service)
-    }
-
-    /// How the entries of a port's ring have changed, and where the ring lies; `None` at rest.
-    fn settling(&mut self, frontend: &Frontend, writer: &mut BlockWriter) -> Option<WrittenRing> {
-        let history = frontend.settling()?;
-        let is_ipv4 = frontend.address.is_ipv4();
-        let known = self.settling.entry((Arc::as_ptr(history), is_ipv4));
-        let settle = || {
-            let settling = history.settle(is_ipv4, self.known)?;
-            let ring = writer.append(settling.ring.as_bytes());
-            Some((Arc::new(settling), ring))
-        };
-        known.or_insert_with(settle).clone()
+        })
     }
 }
 

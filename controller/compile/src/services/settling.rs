@@ -11,7 +11,7 @@ use headgate_crds::{Forwarding, LoadBalancerServiceSpec};
 use headgate_layout::{services::MAX_BACKENDS, settling::MAX_NUMBERS};
 use serde::{Deserialize, Serialize};
 
-use super::Rings;
+use super::rings::{Ring, Rings, Weighted};
 use crate::{memory::Seconds, snapshot::Uid};
 
 /// For how long connections stay with their former backends.
@@ -22,9 +22,6 @@ const MAX_ERAS: usize = 8;
 
 /// Numbers of backends at most, with those that are gone.
 const MAX_LISTED: usize = 2 * MAX_BACKENDS as usize;
-
-/// Backends with their weights; those of weight 0 keep connections and get no new ones.
-type Weighted = Vec<(IpAddr, u16)>;
 
 #[cfg(test)]
 mod tests;
@@ -176,13 +173,13 @@ impl History {
         let mut known: BTreeMap<[u16; 2], u16> = BTreeMap::new();
         let mut settling = Settling {
             listed: self.numbers.iter().map(living).collect(),
-            ring: Vec::with_capacity(entries.of.len()),
+            ring: Arc::default(),
             choices: Vec::new(),
         };
-        for entry in &entries.of {
+        let ring = entries.of.iter().map(|entry| {
             let [new, former] = [entry.new, entry.former].map(|id| numbers[&entries.ids[id]]);
             let is_full = settling.listed.len() + settling.choices.len() >= MAX_NUMBERS;
-            let number = match known.get(&[new, former]) {
+            match known.get(&[new, former]) {
                 _ if !entry.is_changed => new,
                 Some(choice) => *choice,
                 // Some 60,000 pairs of backends: what is left goes with the new ring.
@@ -193,9 +190,9 @@ impl History {
                     known.insert([new, former], choice);
                     choice
                 }
-            };
-            settling.ring.push(number);
-        }
+            }
+        });
+        settling.ring = ring.collect();
         settling
     }
 }
@@ -206,7 +203,7 @@ pub(super) struct Settling {
     /// Backends with their weights, by number; `None` where one is gone, or of another family.
     pub listed: Vec<Option<(IpAddr, u16)>>,
     /// For each entry a number of those listed, or, above these, of a choice.
-    pub ring: Vec<u16>,
+    pub ring: Ring,
     /// New and former backend.
     pub choices: Vec<[u16; 2]>,
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use headgate_operator::{
     Config,
     admission::{self, Certificates, Lifetimes},
+    peers::Network,
 };
 
 use crate::{
@@ -16,7 +17,8 @@ use crate::{
 /// Say for the whole cluster what is in force where.
 ///
 /// Rolls up what the nodes' agents show into the status of every resource, keeps the reserved
-/// CidrGroups nodes, api-servers and pod-cidrs, and removes what agents said of nodes that are no
+/// CidrGroups nodes, api-servers and pod-cidrs, LoadBalancerServices of Services and, if told to, TunnelPeers of
+/// Nodes, and removes what agents said of nodes that are no
 /// more. Of several replicas one leads. What nodes enforce does not depend on it.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -37,6 +39,15 @@ pub(crate) struct OperatorArguments {
     /// Namespace of Argo CD's Applications, which tell the commit that a resource came from.
     #[arg(long, value_name = "NAME", default_value = "argocd")]
     argocd_namespace: String,
+
+    /// Keep a TunnelPeer for each Node, of its podCIDRs and its first InternalIP, with this VXLAN network
+    /// identifier. Without it none is kept, and those that were kept are removed.
+    #[arg(long, value_name = "VNI", value_parser = clap::value_parser!(u32).range(1..=16_777_215))]
+    peers_from_nodes: Option<u32>,
+
+    /// UDP port of the peers that are kept for Nodes.
+    #[arg(long, value_name = "PORT", default_value_t = 8472, value_parser = clap::value_parser!(u16).range(1..))]
+    peers_port: u16,
 
     /// Where to answer the API server's admission reviews, such as 0.0.0.0:9443 [default: nowhere].
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -68,6 +79,10 @@ pub(crate) fn run(arguments: OperatorArguments) -> Result<Outcome, CliError> {
         namespace: arguments.namespace,
         identity: arguments.identity.unwrap_or_else(host_and_process),
         argocd_namespace: arguments.argocd_namespace,
+        peers_from_nodes: arguments.peers_from_nodes.map(|vni| Network {
+            vni,
+            port: arguments.peers_port,
+        }),
         metrics: arguments.metrics_address,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::node::RealNode;
+use super::{ProxyMode, node::RealNode};
 use crate::{
     cluster::{Member, UPLINK, end, let_xdp_send, new_switch, plug},
     control_plane::{ADDRESS, ControlPlane},
@@ -135,6 +135,30 @@ impl RealCluster {
     pub fn let_xdp_send(&self) {
         let nodes = self.nodes.iter().map(|node| &node.member);
         let_xdp_send(&self.switch, nodes.chain([&self.client]));
+    }
+
+    /// Has kube-proxy work in this mode on all nodes.
+    ///
+    /// # Panics
+    /// As [`RealNode::proxy_by`].
+    pub fn proxy_by(&mut self, mode: ProxyMode) {
+        self.nodes.iter_mut().for_each(|node| node.proxy_by(mode));
+    }
+
+    /// Lets nodes forget, or know again, by which node the pods of others are reached.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn route_pods(&self, change: &str) {
+        for node in &self.nodes {
+            let others = self.nodes.iter().filter(|other| other.name != node.name);
+            for other in others {
+                let range = ["get", "node", &other.name, "-o", "jsonpath={.spec.podCIDR}"];
+                let (range, gateway) = (self.run(&range), other.address());
+                let route = format!("route {change} {range} via {gateway}");
+                node.member.namespace.ip(&route);
+            }
+        }
     }
 
     /// kubectl with all rights.

@@ -72,12 +72,30 @@ pub(crate) fn kubelet(
     })
 }
 
+/// By what kube-proxy does its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyMode {
+    /// Its own tables of nftables.
+    Nftables,
+    /// Chains of iptables, which is the default.
+    Iptables,
+}
+
+impl ProxyMode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
+}
+
 /// What kube-proxy reads.
-pub(crate) fn kube_proxy(kubeconfig: &Path) -> Value {
+pub(crate) fn kube_proxy(kubeconfig: &Path, mode: ProxyMode) -> Value {
     json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
-        "mode": "nftables",
+        "mode": mode.name(),
         "clusterCIDR": PODS,
         "oomScoreAdj": 0,
         "clientConnection": {"kubeconfig": kubeconfig},

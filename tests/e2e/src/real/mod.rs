@@ -11,16 +11,17 @@ use std::{env, path::PathBuf, process::Command};
 
 pub use cgroups::sweep;
 pub use cluster::{NAMESPACE, RealCluster, SOON};
-pub use config::PODS_IMAGE;
+pub use config::{PODS_IMAGE, ProxyMode};
 pub use node::RealNode;
 pub use traffic::Traffic;
 
 /// What nodes run besides what is built, and where Debian keeps the plugins of the pods' network.
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     "containerd",
     "ctr",
     "runc",
     "nft",
+    "iptables",
     "conntrack",
     "unshare",
     "hostname",

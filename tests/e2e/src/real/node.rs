@@ -8,9 +8,17 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 use serde_json::Value;
 
-use super::{cgroups::Cgroups, config, images};
+use super::{
+    cgroups::Cgroups,
+    config::{self, ProxyMode},
+    images,
+};
 use crate::{
     assets::NODES,
     cluster::Member,
@@ -40,6 +48,7 @@ pub struct RealNode {
     // Before the groups: what is in them ends with it.
     #[allow(dead_code, reason = "its processes are killed when dropped")]
     daemons: Vec<Process>,
+    proxy: Option<Proxy>,
     init: Process,
     #[allow(dead_code, reason = "they are removed when dropped")]
     cgroups: Cgroups,
@@ -50,6 +59,14 @@ pub struct RealNode {
     pub name: String,
     /// Its place on the switch.
     pub member: Member,
+}
+
+/// A kube-proxy.
+#[derive(Debug)]
+struct Proxy {
+    process: Process,
+    mode: ProxyMode,
+    kubeconfig: PathBuf,
 }
 
 impl RealNode {
@@ -74,6 +91,7 @@ impl RealNode {
         cgroups.hand_over(&[init.id(), pid]);
         let mut node = Self {
             daemons: Vec::new(),
+            proxy: None,
             init,
             cgroups,
             folder: folder.to_owned(),
@@ -128,12 +146,43 @@ impl RealNode {
         let proxy = format!("{}-proxy", self.name);
         let kubeconfig =
             control_plane.kubeconfig_of(&proxy, "system:kube-proxy", "system:node-proxier");
-        let config = config::kube_proxy(&kubeconfig);
+        self.start_proxy(kubeconfig, ProxyMode::Nftables);
+    }
+
+    fn start_proxy(&mut self, kubeconfig: PathBuf, mode: ProxyMode) {
+        let config = config::kube_proxy(&kubeconfig, mode);
         let arguments = [
             format!("--config={}", self.write_json("kube-proxy.yaml", &config)),
             format!("--hostname-override={}", self.name),
         ];
-        self.start("kube-proxy", &NODES.program("kube-proxy"), &arguments);
+        let process = self.process("kube-proxy", &NODES.program("kube-proxy"), &arguments);
+        self.proxy = Some(Proxy {
+            process,
+            mode,
+            kubeconfig,
+        });
+    }
+
+    /// Has kube-proxy work in this mode from now on; what it did in the other one it takes back itself.
+    ///
+    /// # Panics
+    /// Where there is none, or it cannot be run.
+    pub fn proxy_by(&mut self, mode: ProxyMode) {
+        let former = self
+            .proxy
+            .take()
+            .expect("there is one since it is registered");
+        if former.mode == mode {
+            self.proxy = Some(former);
+            return;
+        }
+        // What entered the node is here; what works there is its child.
+        let worker = only_child(former.process.id());
+        let worker = Pid::from_raw(worker.try_into().expect("a process id"));
+        signal::kill(worker, Signal::SIGTERM).expect("it is our own");
+        let mut process = former.process;
+        wait_for(START, "kube-proxy ends", || process.has_ended());
+        self.start_proxy(former.kubeconfig, mode);
     }
 
     /// Gives its pods a network with addresses from this range.
@@ -176,14 +225,20 @@ impl RealNode {
     /// Panics where one of its programs has ended, with the last that it said.
     pub(crate) fn assert_runs(&mut self) {
         self.init.assert_runs();
-        self.daemons.iter_mut().for_each(Process::assert_runs);
+        let proxy = self.proxy.iter_mut().map(|proxy| &mut proxy.process);
+        let daemons = self.daemons.iter_mut().chain(proxy);
+        daemons.for_each(Process::assert_runs);
     }
 
     fn start(&mut self, name: &str, program: &Path, arguments: &[impl AsRef<str>]) {
+        let process = self.process(name, program, arguments);
+        self.daemons.push(process);
+    }
+
+    fn process(&self, name: &str, program: &Path, arguments: &[impl AsRef<str>]) -> Process {
         let mut command = self.command(program);
         command.args(arguments.iter().map(AsRef::as_ref));
-        let log = self.folder.join(format!("{name}.log"));
-        self.daemons.push(Process::of(command, log));
+        Process::of(command, self.folder.join(format!("{name}.log")))
     }
 
     fn write(&self, name: &str, text: &str) -> PathBuf {

@@ -12,6 +12,7 @@ mod manifests;
 mod nodes;
 mod objects;
 mod operator;
+mod peers;
 mod refused;
 mod simulated;
 mod submit;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         agents::trials(),
         operator::trials(),
         endpoints::trials(),
+        peers::trials(),
         leader::trials(),
         simulated::trials(),
         nodes::trials(),

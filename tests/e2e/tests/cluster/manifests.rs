@@ -21,7 +21,11 @@ fn twice() {
     let kubectl = control_plane.kubectl();
     // A dry run knows no namespace that it would make.
     kubectl.run(&["apply", "-k", "manifests/base"]);
-    for manifests in ["manifests/default", "manifests/argocd"] {
+    for manifests in [
+        "manifests/default",
+        "manifests/argocd",
+        "examples/peers-from-nodes",
+    ] {
         let apply = ["apply", "--server-side", "-k", manifests];
         kubectl.run(&[apply.as_slice(), &["--dry-run=server"]].concat());
         kubectl.run(&apply);
@@ -32,6 +36,10 @@ fn twice() {
         kubectl.run(&apply);
         assert_eq!(written(kubectl, manifests), before);
     }
+    let namespace = "headgate-system";
+    let operator = kubectl.json(&["get", "deployment", "headgate-operator", "-n", namespace]);
+    let arguments = &operator["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert!(arguments.to_string().contains("--peers-from-nodes=1"));
     // As some apply it still; what was applied the other way is taken over.
     let apply = ["apply", "-k", "manifests/default"];
     kubectl.run(&apply);

@@ -6,6 +6,7 @@ mod installed;
 mod namespace;
 mod pods;
 mod removed;
+mod tunnelled;
 mod unreachable;
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
 use headgate_e2e_tests::{
     leftovers,
     paths::example,
-    real::{self, RealCluster},
+    real::{self, ProxyMode, RealCluster},
 };
 use libtest_mimic::{Arguments, Trial};
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         agents::trials(),
         namespace::trials(),
         pods::trials(),
+        tunnelled::trials(),
         unreachable::trials(),
         removed::trials(),
     ]
@@ -81,6 +83,13 @@ impl Drop for Shared {
         if std::thread::panicking() {
             self.explain();
         }
+    }
+}
+
+impl Shared {
+    /// Has kube-proxy work in this mode.
+    fn proxy_by(&mut self, mode: ProxyMode) {
+        self.0.as_mut().expect("it was started").proxy_by(mode);
     }
 }
 

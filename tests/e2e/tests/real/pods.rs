@@ -8,7 +8,8 @@ use std::{
 };
 
 use headgate_e2e_tests::{
-    real::{PODS_IMAGE, RealCluster, SOON, Traffic},
+    real::{PODS_IMAGE, ProxyMode, RealCluster, SOON, Traffic},
+    said::Said,
     trials::on_real_nodes,
     wait::wait_for,
 };
@@ -24,13 +25,17 @@ pub(crate) fn trials() -> Vec<Trial> {
             reach_each_other,
         ),
         on_real_nodes(
-            "a_service_of_our_class_leads_to_pods_of_both_nodes",
-            balanced,
+            "a_service_of_our_class_leads_to_pods_of_both_nodes_beside_nftables",
+            || balanced(ProxyMode::Nftables),
+        ),
+        on_real_nodes(
+            "a_service_of_our_class_leads_to_pods_of_both_nodes_beside_iptables",
+            || balanced(ProxyMode::Iptables),
         ),
     ]
 }
 
-const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 
 fn reach_each_other() {
     let cluster = Shared::installed();
@@ -44,10 +49,12 @@ fn reach_each_other() {
 }
 
 /// By the first node to a pod there and to one on the second, beside kube-proxy.
-fn balanced() {
-    let cluster = Shared::installed();
+fn balanced(mode: ProxyMode) {
+    let mut cluster = Shared::installed();
+    cluster.proxy_by(mode);
     cluster.let_xdp_send();
     let pods = Pods::start_of(&cluster, &[0, 1]);
+    pods.assert_proxied_by(mode);
     let address: Ipv4Addr = [203, 0, 113, 10].into();
     cluster.kubectl().apply(
         &json!({
@@ -77,7 +84,7 @@ fn balanced() {
     });
     let client = &cluster.client.namespace;
     let node = cluster.nodes[0].address();
-    client.ip(&format!("route add {address} via {node}"));
+    client.ip(&format!("route replace {address} via {node}"));
     let answer = || -> std::io::Result<String> {
         client.enter(|| {
             let patience = Duration::from_secs(2);
@@ -95,8 +102,7 @@ fn balanced() {
         let name = text.lines().last().expect("a page").to_owned();
         answering.insert(name);
     }
-    let expected: BTreeSet<String> = ["server", "server-2"].map(str::to_owned).into();
-    assert_eq!(answering, expected);
+    assert_eq!(answering, Pods::both());
     drop(pods);
 }
 
@@ -116,21 +122,21 @@ fn cluster_only() -> Value {
 }
 
 /// A server on one node, a Service for it, and a client on another node.
-struct Pods<'a> {
+pub(crate) struct Pods<'a> {
     cluster: &'a RealCluster,
     /// The server's own address, and the Service's.
     addresses: [String; 2],
 }
 
 impl<'a> Pods<'a> {
-    const NAMESPACE: &'static str = "pods";
+    pub(crate) const NAMESPACE: &'static str = "pods";
 
     fn start(cluster: &'a RealCluster) -> Self {
         Self::start_of(cluster, &[1])
     }
 
     /// A server on each of these nodes.
-    fn start_of(cluster: &'a RealCluster, nodes: &[usize]) -> Self {
+    pub(crate) fn start_of(cluster: &'a RealCluster, nodes: &[usize]) -> Self {
         let pod = |name: &str, node: usize, command: &[&str]| {
             let metadata = json!({"name": name, "namespace": Self::NAMESPACE, "labels": {"app": name.trim_end_matches("-2")}});
             let container = json!({"name": name, "image": PODS_IMAGE, "command": command});
@@ -176,18 +182,47 @@ impl<'a> Pods<'a> {
         }
     }
 
+    /// The names of servers on two nodes.
+    pub(crate) fn both() -> BTreeSet<String> {
+        ["server", "server-2"].map(str::to_owned).into()
+    }
+
+    /// What a shell prints in one of the pods.
+    pub(crate) fn shell(&self, pod: &str, script: &str) -> Said {
+        let exec = ["exec", "-n", Self::NAMESPACE, pod, "--"];
+        let shell = ["/busybox", "sh", "-c", script];
+        let command = [exec.as_slice(), &shell].concat();
+        self.cluster.kubectl().said(&command)
+    }
+
+    /// The server's own address, and the Service's.
+    pub(crate) fn addresses(&self) -> &[String; 2] {
+        &self.addresses
+    }
+
+    /// kube-proxy has the Service in the tables of this mode on the client's node, and in no others.
+    pub(crate) fn assert_proxied_by(&self, mode: ProxyMode) {
+        let [_, service] = &self.addresses;
+        let node = &self.cluster.nodes[0];
+        let has = |program: &str, arguments: &[&str]| {
+            node.said(program, arguments).output.contains(service)
+        };
+        wait_for(SOON, &format!("kube-proxy works by {mode:?}"), || {
+            let nftables = has("nft", &["list", "table", "ip", "kube-proxy"]);
+            let iptables = has("iptables", &["-t", "nat", "-S", "KUBE-SERVICES"]);
+            (nftables, iptables) == (mode == ProxyMode::Nftables, mode == ProxyMode::Iptables)
+        });
+    }
+
     /// A request from the client has an answer of the server; by the Service as soon as its node
     /// knows it.
-    fn assert_reached(&self, when: &str) {
+    pub(crate) fn assert_reached(&self, when: &str) {
         for address in &self.addresses {
             let request = format!(
                 r#"/busybox printf 'GET / HTTP/1.0\r\n\r\n' | /busybox nc -w 2 {address} {PORT}"#
             );
-            let exec = ["exec", "-n", Self::NAMESPACE, "client", "--"];
-            let shell = ["/busybox", "sh", "-c", &request];
-            let command = [exec.as_slice(), &shell].concat();
             wait_for(SOON, &format!("{address} answers {when}"), || {
-                let said = self.cluster.kubectl().said(&command);
+                let said = self.shell("client", &request);
                 said.output.starts_with("HTTP/1.0 ") || said.output.starts_with("HTTP/1.1 ")
             });
         }

@@ -15,13 +15,17 @@ use headgate_compile::{
     snapshot::{Content, ResourceName, Snapshot, Submitted},
 };
 use headgate_crds::{Kind, check};
-use headgate_datapath::state::{Block, DatapathState, Digest, Ifindex, PortIndex};
+use headgate_datapath::{
+    plan::Plan,
+    state::{Block, DatapathState, Digest, Ifindex, PortIndex},
+};
 use headgate_kernel_tests::{
     network::{quiet, veth},
     node::{Node, port},
 };
 use headgate_layout::{
     flows::{self, Flow, Shared},
+    services::RING_CAPACITY,
     settling::{PLACEMENTS, Placement},
     verdict::{Action, Count, Reason},
 };
@@ -48,6 +52,7 @@ pub(crate) struct Compiled {
     /// Counters by rule.
     pub(crate) rules: BTreeMap<String, u32>,
     block: Vec<u64>,
+    ring_blocks: Vec<u64>,
     flows: Option<Flows>,
     placements: Vec<Placement>,
     memory: Memory,
@@ -102,6 +107,7 @@ impl Compiled {
         node.converge(&wanted.state);
         Self {
             block: wanted.block(),
+            ring_blocks: wanted.ring_blocks(),
             flows: wanted.state.flows.then(Flows::new),
             placements: (0..PLACEMENTS).map(|_| Placement::new_zeroed()).collect(),
             rules: wanted.rules,
@@ -111,13 +117,19 @@ impl Compiled {
         }
     }
 
-    /// Enforces these objects instead.
-    pub(crate) fn change(&mut self, objects: &[Value], next_hops: BTreeMap<IpAddr, NextHop>) {
+    /// Enforces these objects instead, by this plan.
+    pub(crate) fn change(
+        &mut self,
+        objects: &[Value],
+        next_hops: BTreeMap<IpAddr, NextHop>,
+    ) -> Plan {
         let wanted = Wanted::of(objects, next_hops, self.interface.clone(), &self.memory);
-        self.node.converge(&wanted.state);
+        let plan = self.node.converge(&wanted.state);
         self.block = wanted.block();
+        self.ring_blocks = wanted.ring_blocks();
         self.rules = wanted.rules;
         self.memory = wanted.memory;
+        plan
     }
 
     /// What the host makes of `frame`.
@@ -156,7 +168,7 @@ impl Compiled {
 
     fn host(&self) -> Host<'_> {
         Host {
-            tables: HostTables::new(&self.block),
+            tables: HostTables::with_ring_blocks(&self.block, &self.ring_blocks),
             flows: &self.flows,
             placements: &self.placements,
         }
@@ -253,8 +265,22 @@ impl Wanted {
         }
     }
 
+    fn tables(&self) -> &Block {
+        &self.state.blocks[&self.state.ports[&Compiled::port()].tables]
+    }
+
     fn block(&self) -> Vec<u64> {
-        words(&self.state.blocks[&self.state.ports[&Compiled::port()].tables])
+        words(self.tables())
+    }
+
+    /// As [`HostTables::with_ring_blocks`] wants them.
+    fn ring_blocks(&self) -> Vec<u64> {
+        let each = self.tables().ring_blocks().iter().map(|block| {
+            let mut words = words(block);
+            words.resize(RING_CAPACITY as usize / size_of::<u64>(), 0);
+            words
+        });
+        each.flatten().collect()
     }
 }
 

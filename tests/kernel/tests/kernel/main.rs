@@ -17,6 +17,7 @@ mod overlay;
 mod real_lists;
 mod refusals;
 mod replacing;
+mod ring_blocks;
 mod settling;
 mod translating;
 mod tunnelling;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         real_lists::trials(),
         refusals::trials(),
         replacing::trials(),
+        ring_blocks::trials(),
         settling::trials(),
     ]
     .into_iter()

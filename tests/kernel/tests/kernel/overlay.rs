@@ -21,15 +21,13 @@ use headgate_kernel_tests::{
     network::{ifindex, ip, run, veth},
     node::{Node, port, wanted},
     trials::in_kernel_that_balances as in_kernel,
+    tunnel::{PORT, tunnel},
 };
 use headgate_layout::verdict::Action;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::{
-    compiled::{ARRIVED, Compiled},
-    tunnelling::{PORT, tunnel},
-};
+use crate::compiled::{ARRIVED, Compiled};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

@@ -1,22 +1,19 @@
 //! The tunnel's device, programs, tables, neighbours and routes in the running kernel.
 
-use std::{net::Ipv4Addr, time::Instant};
+use std::time::Instant;
 
-use headgate_compile::tunnel::{RemotePeer, tables};
-use headgate_crds::IpNet;
 use headgate_datapath::{
-    failsafe::Prefix,
     invariants::violations,
     kernel::{Kernel as _, KernelError},
     plan::{Step, StepKind},
     state::DatapathState,
-    tunnel::{MacAddress, Neighbours, Routes, Tunnel, TunnelDevice, TunnelRoute},
 };
 use headgate_kernel_tests::{
     blocks::default_of,
     network::{ip, run, veth},
     node::{Node, port, wanted},
     trials::in_kernel_that_balances as in_kernel,
+    tunnel::{PORT, tunnel},
 };
 use headgate_layout::{
     maps::{TUNNEL, TUNNEL_COUNTERS},
@@ -36,54 +33,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         in_kernel("somebody_elses_device_and_port_are_left", foreign),
         in_kernel("five_thousand_peers_are_loaded", many),
     ]
-}
-
-pub(crate) const PORT: u16 = 8472;
-
-/// A tunnel to so many peers, each with a network of its own, at this port.
-pub(crate) fn tunnel(peers: u32, port: u16) -> DatapathState {
-    let remotes: Vec<RemotePeer> = (0..peers)
-        .map(|number| RemotePeer {
-            networks: vec![
-                IpNet::new(Ipv4Addr::from_bits(10 << 24 | number << 8).into(), 24)
-                    .expect("a network"),
-            ],
-            endpoint: Ipv4Addr::from_bits(172 << 24 | 16 << 16 | number).into(),
-            local: None,
-            vni: 7,
-            accepted_vni: 7,
-        })
-        .collect();
-    let block = tables(&remotes, &[], port).expect("they fit");
-    let (mut neighbours, mut routes) = (Neighbours::new(), Routes::new());
-    for network in remotes.iter().flat_map(|remote| &remote.networks) {
-        let gateway = network.network();
-        neighbours.insert(gateway, MacAddress([2, 0, 0, 0, 0, 9]));
-        let prefix = Prefix {
-            address: gateway,
-            length: network.prefix_len(),
-        };
-        let route = TunnelRoute {
-            gateway,
-            source: None,
-        };
-        routes.insert(prefix, route);
-    }
-    let tunnel = Tunnel {
-        device: TunnelDevice {
-            port,
-            mtu: 1_450,
-            mac: MacAddress([2, 0, 0, 0, 0, 1]),
-        },
-        tables: block.digest(),
-        neighbours,
-        routes,
-    };
-    DatapathState {
-        tunnel: Some(tunnel),
-        blocks: [(block.digest(), block)].into(),
-        ..DatapathState::default()
-    }
 }
 
 fn changed() {
