@@ -331,7 +331,11 @@ fn tunnel_report(
         None => PortStatus::NotEnforced(because("the kernel could not be read")),
         Some(observed) => match observed.tunnel.digest() {
             Some(live) if live == wanted => PortStatus::Enforced,
-            Some(_) => PortStatus::Outdated(because("it is not as wanted")),
+            Some(_) => {
+                let diversion = observed.tunnel.diversion();
+                let amiss = diversion.as_deref().unwrap_or("it is not as wanted");
+                PortStatus::Outdated(because(amiss))
+            }
             None => PortStatus::NotEnforced(because("it is not there")),
         },
     };

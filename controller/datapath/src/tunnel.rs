@@ -81,6 +81,15 @@ pub struct FoundDevice {
     pub is_up: bool,
 }
 
+/// The way that packets to a peer's network take in place of the tunnel's: somebody else's route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diversion {
+    /// Destination of that route.
+    pub route: Prefix,
+    /// The interface that it leads to, where it is one.
+    pub device: Option<String>,
+}
+
 /// What the kernel was found to hold of a tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservedTunnel {
@@ -95,9 +104,27 @@ pub struct ObservedTunnel {
     pub neighbours: Neighbours,
     /// Routes of ours by the device.
     pub routes: Routes,
+    /// Networks of these routes that packets do not reach by them.
+    pub diverted: BTreeMap<Prefix, Diversion>,
 }
 
 impl ObservedTunnel {
+    /// Why packets do not take the tunnel although its routes are there.
+    #[must_use]
+    pub fn diversion(&self) -> Option<String> {
+        let (network, way) = self.diverted.first_key_value()?;
+        let device = way.device.as_deref();
+        let by = device.map_or_else(|| "another way".to_owned(), |device| format!("by {device}"));
+        let more = match self.diverted.len() - 1 {
+            0 => String::new(),
+            more => format!(", and so it is with {more} more"),
+        };
+        Some(format!(
+            "packets to {network} leave {by}: the route to {} is somebody else's and goes before the tunnel's{more}; remove it, or the network from the peer's podCIDRs",
+            way.route
+        ))
+    }
+
     /// Whether there is nothing of a tunnel.
     #[must_use]
     pub fn is_absent(&self) -> bool {
@@ -113,7 +140,8 @@ impl ObservedTunnel {
         }
         let device = self.device.map(|found| found.device);
         let is_up = self.device.is_some_and(|found| found.is_up);
-        let whole = (device, self.tables, is_up && self.programs.is_some());
+        let works = is_up && self.programs.is_some() && self.diverted.is_empty();
+        let whole = (device, self.tables, works);
         Some(digest(whole, &self.neighbours, &self.routes))
     }
 }

@@ -1,6 +1,7 @@
 //! The tunnel: its device, its programs and their tables, routes and neighbours.
 
 mod device;
+mod diverted;
 mod programs;
 mod routes;
 mod seen;
@@ -47,6 +48,9 @@ pub(crate) fn observe(
         });
         observed.neighbours = routes::neighbours(found.ifindex)?;
         observed.routes = routes::routes(found.ifindex)?;
+        if found.is_up {
+            observed.diverted = diverted::find(found.ifindex, &observed.routes)?;
+        }
         if let Some(maps) = &maps {
             observed.programs = programs::attached(pins, found.ifindex, maps.tables.id())?;
         }

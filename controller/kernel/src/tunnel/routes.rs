@@ -24,7 +24,7 @@ use netlink_packet_route::{
 
 use crate::{
     error::Asked,
-    netlink::{Conversation, dump},
+    netlink::{Conversation, dump, dump_filtered},
     next_hops::{Neighbour, address_of, family_of, state_of},
 };
 
@@ -68,14 +68,20 @@ pub(super) fn neighbours(ifindex: Ifindex) -> Result<Neighbours, KernelError> {
     Ok(permanent.collect())
 }
 
-/// Routes of ours by the device.
+/// Routes of ours by the device. The kernel picks them out: a router has a million others.
 pub(super) fn routes(ifindex: Ifindex) -> Result<Routes, KernelError> {
     let mut found = Routes::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
-        let answers = dump(RouteNetlinkMessage::GetRoute(request))
-            .asked(|| "reading the routes by netlink".to_owned())?;
+        request.header.table = RouteHeader::RT_TABLE_MAIN;
+        request.header.protocol = PROTOCOL;
+        request.attributes.push(RouteAttribute::Oif(ifindex.0));
+        let answers = match dump_filtered(RouteNetlinkMessage::GetRoute(request)) {
+            // There is no such table before its first route.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
+            answers => answers.asked(|| "reading the routes by netlink".to_owned())?,
+        };
         found.extend(answers.into_iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewRoute(route) => of_device(&route, ifindex),
             _ => None,
@@ -114,7 +120,7 @@ fn of_device(route: &RouteMessage, ifindex: Ifindex) -> Option<(Prefix, TunnelRo
     Some((prefix, TunnelRoute { gateway, source }))
 }
 
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),

@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_node("a_tunnel_outlives_its_agent_and_is_mended", mended),
         on_node("a_peer_that_goes_away_is_told", away),
         on_node("what_is_not_the_tunnels_stays", others),
+        on_node("a_better_route_of_somebody_elses_is_told", diverted),
     ]
 }
 
@@ -322,6 +323,39 @@ fn away() {
         heard(&node, "node-3").0 == "Reachable"
     });
     assert_eq!(heard(&node, "node-3").1, "");
+}
+
+/// Each is a route that packets to pods of the second host would take.
+fn diverted() {
+    let site = Site::of_example(&[1, 2]);
+    let node = &site.nodes[0];
+    let namespace = &site.hosts[0].namespace;
+    for (family, network, route) in [
+        ("-4", "10.244.2.0/24", "10.244.2.0/25 via 192.0.2.9"),
+        ("-4", "10.244.2.0/24", "10.244.2.128/25 via 192.0.2.9"),
+        (
+            "-4",
+            "10.244.2.0/24",
+            "10.244.2.0/24 via 192.0.2.9 metric 5",
+        ),
+        ("-6", "fd00:244:2::/64", "fd00:244:2::/80 via 2001:db8::9"),
+    ] {
+        namespace.ip(&format!("{family} route add {route}"));
+        let (theirs, _) = route.split_once(' ').expect("a destination");
+        let told = format!("packets to {network} leave by eth0: the route to {theirs} is");
+        node.wait_for_log(&told);
+        let view = node.headgate(&["tunnel", "list", "-o", "json"]).json();
+        assert_eq!(view["device"]["state"], "Outdated", "{view:#}");
+        let reason = view["device"]["reason"].to_string();
+        assert!(reason.contains(&told), "{reason}");
+        namespace.ip(&format!("{family} route del {route}"));
+        wait_for(SOON, "it is as wanted again", || is_enforced(node));
+    }
+    // A pod of the node itself, and what is no better, are nothing to tell of.
+    namespace.ip("route add 10.244.2.1/32 dev pod");
+    namespace.ip("route add 10.244.0.0/16 via 192.0.2.9");
+    namespace.ip("route add 10.244.2.0/24 via 192.0.2.9 metric 900");
+    assert!(is_enforced(node));
 }
 
 fn links(namespace: &Namespace) -> String {

@@ -169,7 +169,10 @@ fn standing(report: &Report, reading: &Reading) -> (State, Option<String>) {
     };
     match reading.observed.tunnel.digest() {
         Some(live) if live == tunnel.wanted => (State::Enforced, None),
-        Some(_) => (State::Outdated, reason),
+        Some(_) => {
+            let diversion = reading.observed.tunnel.diversion();
+            (State::Outdated, diversion.or(reason))
+        }
         None => (State::NotEnforced, reason),
     }
 }
