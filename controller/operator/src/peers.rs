@@ -143,8 +143,9 @@ pub(crate) async fn keep(
             }
             if let Err(error) = carry_out(&api, &now, &name, step).await {
                 tracing::warn!("the TunnelPeer {name}: {}", explain(&error));
-                // A webhook or an API that does not answer is not asked at every change.
+                // What is left is planned anew, from what there is by then, and perhaps by another leader.
                 sleep(PAUSE).await;
+                break;
             }
         }
     }
