@@ -12,9 +12,9 @@ use crate::{
     failsafe::{FailsafePeer, Passage, by_prefix},
     invariants::violations,
     kernel::{Applied, Kernel, KernelError},
-    observed::{Attached, AttachedEgress, AttachedOverlay, Observed},
+    observed::{Attached, AttachedEgress, AttachedOverlay, Observed, Slot},
     plan::{BlockOrigin, RingEntry, Step, StepKind},
-    state::{AttachedMode, Block, Capacity, DatapathState, Digest, Ifindex, WantedMode},
+    state::{AttachedMode, Block, Capacity, DatapathState, Digest, Ifindex, PortIndex, WantedMode},
     tunnel::{FoundDevice, ObservedTunnel, TunnelDevice},
 };
 
@@ -96,6 +96,24 @@ impl FakeKernel {
             self.state.named_ring_blocks.insert(digest, named);
         }
         self.built.insert((digest, capacity));
+        Ok(())
+    }
+
+    fn write_slots(
+        &mut self,
+        capacity: Capacity,
+        entries: &BTreeMap<(Slot, PortIndex), Digest>,
+    ) -> Result<(), KernelError> {
+        for digest in entries.values() {
+            let ready = self.built.contains(&(*digest, capacity)) || self.stands(*digest, capacity);
+            if !ready {
+                return Err(Self::refuse(format!("{digest:?} is not built")));
+            }
+        }
+        let Some(slots) = self.state.slots.get_mut(&capacity) else {
+            return Err(Self::refuse(format!("no slots of {capacity}")));
+        };
+        slots.extend(entries.iter().map(|(key, digest)| (*key, *digest)));
         Ok(())
     }
 
@@ -282,19 +300,7 @@ impl FakeKernel {
                 capacity,
                 origin,
             } => self.build(*digest, *capacity, *origin, blocks)?,
-            Step::WriteSlots { capacity, entries } => {
-                for digest in entries.values() {
-                    let ready = self.built.contains(&(*digest, *capacity))
-                        || self.stands(*digest, *capacity);
-                    if !ready {
-                        return Err(Self::refuse(format!("{digest:?} is not built")));
-                    }
-                }
-                let Some(slots) = self.state.slots.get_mut(capacity) else {
-                    return Err(Self::refuse(format!("no slots of {capacity}")));
-                };
-                slots.extend(entries.iter().map(|(key, digest)| (*key, *digest)));
-            }
+            Step::WriteSlots { capacity, entries } => self.write_slots(*capacity, entries)?,
             Step::BuildRingBlocks(digests) => {
                 for digest in digests {
                     let capacity = Capacity(RING_CAPACITY);

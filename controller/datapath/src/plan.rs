@@ -318,6 +318,12 @@ impl Step {
     }
 }
 
+/// Slots by their numbers.
+fn said(slots: impl Iterator<Item = Slot>) -> String {
+    let slots: BTreeSet<String> = slots.map(|slot| slot.0.to_string()).collect();
+    slots.into_iter().collect::<Vec<_>>().join(" and ")
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -338,16 +344,12 @@ impl fmt::Display for Step {
                 }
             }
             Self::WriteSlots { entries, .. } => {
-                let slots: BTreeSet<String> =
-                    entries.keys().map(|(slot, _)| slot.0.to_string()).collect();
-                let slots = slots.into_iter().collect::<Vec<_>>().join(" and ");
+                let slots = said(entries.keys().map(|(slot, _)| *slot));
                 write!(f, "write {} entries of slot {slots}", entries.len())
             }
             Self::BuildRingBlocks(blocks) => write!(f, "build {} ring blocks", blocks.len()),
             Self::WriteRingBlocks(entries) => {
-                let slots: BTreeSet<String> =
-                    entries.keys().map(|e| e.slot.0.to_string()).collect();
-                let slots = slots.into_iter().collect::<Vec<_>>().join(" and ");
+                let slots = said(entries.keys().map(|entry| entry.slot));
                 write!(f, "write {} ring blocks of slot {slots}", entries.len())
             }
             Self::ClearRingBlocks(entries) => {

@@ -24,6 +24,7 @@ mod sockets;
 pub mod status;
 mod statuses;
 mod telemetry;
+mod turns;
 mod watches;
 
 pub use run::{Config, OperatorError, run};

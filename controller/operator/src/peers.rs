@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     sync::Arc,
-    time::Duration,
 };
 
 use headgate_compile::snapshot::Content;
@@ -12,24 +11,17 @@ use headgate_crds::{API_VERSION, Kind, TunnelPeer, TunnelPeerSpec};
 use headgate_source::kubernetes::explain;
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tokio::{
-    sync::watch,
-    time::{interval, sleep},
-};
+use tokio::{sync::watch, time::sleep};
 
 use crate::{
     FIELD_MANAGER,
     fleet::{Fleet, Node, Resource},
     services::MANAGED_BY,
+    turns::{PAUSE, Turns, delete_this},
 };
-
-/// After a write that failed, before anything else is tried.
-const PAUSE: Duration = Duration::from_secs(2);
-/// How often to look although nothing changed.
-const RETRY: Duration = Duration::from_secs(30);
 
 /// The network that Nodes are to be joined by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,22 +106,16 @@ fn says(resource: &Resource, wanted: &TunnelPeerSpec) -> bool {
 pub(crate) async fn keep(
     client: Client,
     network: Option<Network>,
-    mut fleet: watch::Receiver<Arc<Fleet>>,
-    mut is_leader: watch::Receiver<bool>,
+    fleet: watch::Receiver<Arc<Fleet>>,
+    is_leader: watch::Receiver<bool>,
 ) -> Infallible {
     let api: Api<TunnelPeer> = Api::all(client);
-    let mut retry = interval(RETRY);
+    let mut turns = Turns::new(fleet, is_leader);
     let mut refused: BTreeSet<String> = BTreeSet::new();
     loop {
-        tokio::select! {
-            _ = fleet.changed() => {}
-            _ = is_leader.changed() => {}
-            _ = retry.tick() => {}
-        }
-        let now = fleet.borrow_and_update().clone();
-        if !now.is_known || !*is_leader.borrow_and_update() {
+        let Some(now) = turns.next().await else {
             continue;
-        }
+        };
         let steps = plan(&now, network);
         refused.retain(|name| steps.get(name) == Some(&Step::Refuse));
         for (name, step) in steps {
@@ -159,17 +145,7 @@ async fn carry_out(
 ) -> Result<(), kube::Error> {
     match step {
         Step::Refuse => {}
-        Step::Delete(uid) => {
-            let this_one = DeleteParams::default().preconditions(Preconditions {
-                uid: Some(uid),
-                resource_version: None,
-            });
-            match api.delete(name, &this_one).await {
-                // The garbage collector was quicker.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-                answer => drop(answer?),
-            }
-        }
+        Step::Delete(uid) => delete_this(api, name, uid).await?,
         Step::Apply(spec) => {
             let Some(node) = fleet.nodes.get(name) else {
                 return Ok(());

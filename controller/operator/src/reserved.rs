@@ -16,25 +16,18 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
-use tokio::{
-    sync::watch,
-    time::{interval, sleep},
-};
+use tokio::{sync::watch, time::sleep};
 
 use crate::{
     FIELD_MANAGER,
     fleet::{Fleet, Resource},
+    turns::{PAUSE, Turns},
 };
 
 /// The label of these groups; its value is the group's name without a number.
 pub const LABEL: &str = "headgate.dev/reserved";
 /// What one object takes; more are several that share the label.
 const MOST: usize = 5_000;
-/// After a write that failed, before anything else is tried.
-const PAUSE: std::time::Duration = std::time::Duration::from_secs(2);
-/// How often to look although nothing changed.
-const RETRY: std::time::Duration = std::time::Duration::from_secs(30);
-
 /// A group as it is to be: its label's value and its networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -123,22 +116,16 @@ fn step(resource: &Resource, wanted: Option<Wanted>) -> Option<Step> {
 /// Keeps them so while this replica leads.
 pub(crate) async fn keep(
     client: Client,
-    mut fleet: watch::Receiver<Arc<Fleet>>,
-    mut is_leader: watch::Receiver<bool>,
+    fleet: watch::Receiver<Arc<Fleet>>,
+    is_leader: watch::Receiver<bool>,
 ) -> Infallible {
     let api: Api<CidrGroup> = Api::all(client);
-    let mut retry = interval(RETRY);
+    let mut turns = Turns::new(fleet, is_leader);
     let mut refused: BTreeSet<String> = BTreeSet::new();
     loop {
-        tokio::select! {
-            _ = fleet.changed() => {}
-            _ = is_leader.changed() => {}
-            _ = retry.tick() => {}
-        }
-        let now = fleet.borrow_and_update().clone();
-        if !now.is_known || !*is_leader.borrow_and_update() {
+        let Some(now) = turns.next().await else {
             continue;
-        }
+        };
         let steps = plan(&now);
         refused.retain(|name| steps.get(name) == Some(&Step::Refuse));
         for (name, step) in steps {

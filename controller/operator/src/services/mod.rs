@@ -4,22 +4,23 @@
 mod asked;
 mod plan;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use headgate_crds::{API_VERSION, Kind, LoadBalancerService};
 use headgate_source::kubernetes::explain;
 use k8s_openapi::{api::core::v1::Service, jiff::Timestamp};
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tokio::{
-    sync::watch,
-    time::{interval, sleep},
-};
+use tokio::{sync::watch, time::sleep};
 
-use crate::{FIELD_MANAGER, fleet::Fleet};
+use crate::{
+    FIELD_MANAGER,
+    fleet::Fleet,
+    turns::{PAUSE, Turns, delete_this},
+};
 
 pub use asked::{ADDRESSES, Asked, CLASS};
 pub use plan::{Given, Plan, Step, Word, plan};
@@ -30,31 +31,20 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The condition that a Service gets.
 pub const CONDITION: &str = "headgate.dev/Served";
 
-/// After a write that failed, before anything else is tried.
-const PAUSE: Duration = Duration::from_secs(2);
-/// How often to look although nothing changed.
-const RETRY: Duration = Duration::from_secs(30);
-
 /// Keeps them so while this replica leads.
 pub(crate) async fn keep(
     client: Client,
-    mut fleet: watch::Receiver<Arc<Fleet>>,
-    mut is_leader: watch::Receiver<bool>,
+    fleet: watch::Receiver<Arc<Fleet>>,
+    is_leader: watch::Receiver<bool>,
 ) -> Infallible {
-    let mut retry = interval(RETRY);
+    let mut turns = Turns::new(fleet, is_leader);
     let mut given = Given::new();
     loop {
-        tokio::select! {
-            _ = fleet.changed() => {}
-            _ = is_leader.changed() => {}
-            _ = retry.tick() => {}
-        }
-        let now = fleet.borrow_and_update().clone();
-        if !now.is_known || !*is_leader.borrow_and_update() {
+        let Some(now) = turns.next().await else {
             // Who leads meanwhile may give them to others.
             given.clear();
             continue;
-        }
+        };
         let mut plan = plan(&now, &mut given);
         for (name, step) in plan.steps {
             let Err(error) = carry_out(&client, &now, &name, step).await else {
@@ -90,17 +80,7 @@ async fn carry_out(
     let namespace = namespace.unwrap_or_default();
     let api: Api<LoadBalancerService> = Api::namespaced(client.clone(), namespace);
     match step {
-        Step::Delete(uid) => {
-            let this_one = DeleteParams::default().preconditions(Preconditions {
-                uid: Some(uid),
-                resource_version: None,
-            });
-            match api.delete(name, &this_one).await {
-                // The garbage collector was quicker.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-                answer => drop(answer?),
-            }
-        }
+        Step::Delete(uid) => delete_this(&api, name, uid).await?,
         Step::Apply(mut spec) => {
             spec.node_selector = None;
             let Some(asked) = fleet.services.get(full_name) else {
