@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use garde::Validate;
 use ipnet::IpNet;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,9 +22,9 @@ use crate::{
     group = "headgate.dev",
     version = "v1alpha1",
     kind = "TunnelPeer",
-    doc = "Networks of pods, and the node that they are behind: other nodes send packets for them to it over \
-           VXLAN, and take packets from them from it alone. The peer whose endpoint is an address of the \
-           node itself says what is behind that node.",
+    doc = "Networks of pods, and the node that they are behind: other nodes send packets for them to it, over \
+           VXLAN, where they take packets from them from it alone, or by plain routes. The peer whose \
+           endpoint is an address of the node itself says what is behind that node.",
     derive = "PartialEq",
     status = "ResourceStatus",
     shortname = "tp",
@@ -38,6 +39,7 @@ use crate::{
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
     ),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint"),
     printcolumn(name = "PodCIDRs", type_ = "string", json_path = ".spec.podCIDRs"),
     printcolumn(name = "Live", type_ = "integer", json_path = ".status.nodes.live"),
@@ -60,8 +62,26 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = crd_object)]
+#[x_kube(validation = Rule::new("self.mode == 'Native' || has(self.vni)").message(
+    "vni is required; add vni, the number of the VXLAN network, 1 to 16777215, or set mode to Native"
+))]
+#[x_kube(validation = Rule::new("self.mode != 'Native' || !has(self.vni)").message(
+    "a Native peer is sent packets as they are, without a vni; remove vni, or set mode to Vxlan"
+))]
+#[x_kube(validation = Rule::new("self.mode != 'Native' || !has(self.port)").message(
+    "a Native peer is sent packets as they are, to no port; remove port, or set mode to Vxlan"
+))]
+#[x_kube(validation = Rule::new("self.mode != 'Native' || !has(self.mac)").message(
+    "a Native peer has no VXLAN device, whose mac this is; remove mac, or set mode to Vxlan"
+))]
+#[x_kube(validation = Rule::new(
+    "self.mode != 'Native' || self.endpoint.contains(':') || !self.podCIDRs.exists(c, c.contains(':'))"
+).message(
+    "no route leads to an IPv6 network by an IPv4 endpoint; \
+     list the IPv6 networks in another peer with an IPv6 endpoint, or set mode to Vxlan"
+))]
 pub struct TunnelPeerSpec {
-    /// Nodes that reach this peer through the tunnel, by their labels. Absent or empty means every node.
+    /// Nodes that reach this peer, by their labels. Absent or empty means every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub node_selector: Option<LabelSelector>,
@@ -82,20 +102,28 @@ pub struct TunnelPeerSpec {
     #[garde(custom(is_apart(&self.pod_cidrs)))]
     pub endpoint: String,
 
-    /// The VXLAN network identifier of packets to the peer.
+    /// How packets get there. Vxlan puts them into packets of the network below, whatever that is. Native
+    /// gives nodes plain routes by the endpoint, which must share a link with them: no overhead, and nobody
+    /// who compares who sends with whose networks they are. Two nodes need the same mode both ways.
+    #[serde(default)]
+    #[garde(skip)]
+    pub mode: TunnelMode,
+
+    /// The VXLAN network identifier of packets to the peer. Vxlan needs it, Native has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16_777_215))]
     #[garde(skip)]
-    pub vni: u32,
+    pub vni: Option<u32>,
 
-    /// The UDP port that the peer listens at. 8472 is Linux's, 4789 IANA's. All peers of a node have the
-    /// same one.
-    #[serde(default = "default_port")]
+    /// The UDP port that the peer listens at. Absent means 8472, which is Linux's; 4789 is IANA's. All Vxlan
+    /// peers of a node have the same one. Native has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     #[garde(skip)]
-    pub port: u16,
+    pub port: Option<u16>,
 
     /// The link-layer address of the peer's VXLAN device. Absent means 02:68 and the last four bytes of the
-    /// endpoint, which is what Headgate gives its own device.
+    /// endpoint, which is what Headgate gives its own device. Native has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 17, max = 17),
@@ -103,6 +131,30 @@ pub struct TunnelPeerSpec {
     )]
     #[garde(skip)]
     pub mac: Option<String>,
+}
+
+/// How packets get to a peer.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TunnelMode {
+    /// In packets of the network below.
+    #[default]
+    Vxlan,
+    /// As they are, by a route.
+    Native,
+}
+
+/// The UDP port of a peer that says none.
+pub const DEFAULT_TUNNEL_PORT: u16 = 8472;
+
+/// What packets to a peer by Vxlan carry and ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vxlan {
+    /// The network's number.
+    pub vni: u32,
+    /// The UDP port that the peer listens at.
+    pub port: u16,
+    /// The link-layer address of the peer's device.
+    pub mac: [u8; 6],
 }
 
 impl TunnelPeerSpec {
@@ -128,10 +180,21 @@ impl TunnelPeerSpec {
         parsed.expect("the check refuses what is no address")
     }
 
-    /// The link-layer address of the peer's device: the one that is given, or the default.
-    pub fn device_address(&self) -> [u8; 6] {
+    /// What packets to it carry, where that is more than themselves: nothing of a Native peer. What is left out
+    /// has its default.
+    ///
+    /// # Panics
+    /// Where the check has not let the resource in.
+    pub fn vxlan(&self) -> Option<Vxlan> {
+        if self.mode == TunnelMode::Native {
+            return None;
+        }
         let given = self.mac.as_deref().and_then(parse_mac);
-        given.unwrap_or_else(|| device_address(self.endpoint_address()))
+        Some(Vxlan {
+            vni: self.vni.expect("the check refuses a Vxlan peer without"),
+            port: self.port.unwrap_or(DEFAULT_TUNNEL_PORT),
+            mac: given.unwrap_or_else(|| device_address(self.endpoint_address())),
+        })
     }
 }
 
@@ -155,8 +218,4 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
         *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
     }
     parts.next().is_none().then_some(bytes)
-}
-
-fn default_port() -> u16 {
-    8472
 }

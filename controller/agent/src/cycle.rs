@@ -22,6 +22,7 @@ use headgate_datapath::{
 
 use crate::{
     kept::Kept,
+    native,
     reachability::{Book, Reachability},
     report::{PortReport, PortStatus, Report, TunnelReport},
     resources::Resources,
@@ -44,6 +45,7 @@ pub struct Inputs<'a> {
 struct Reasons {
     ports: BTreeMap<PortIndex, String>,
     tunnel: Option<String>,
+    native: Option<String>,
 }
 
 /// One node's datapath under the agent's hand.
@@ -214,13 +216,18 @@ impl<K: Kernel> Node<K> {
                 (step, Err(error)) => {
                     if let Some(port) = step.concerns_only() {
                         reasons.ports.insert(port, error.to_string());
-                    } else if step.is_of_tunnel() && wants_tunnel {
-                        reasons.tunnel = Some(format!("could not {step}: {error}"));
+                        continue;
+                    }
+                    let failure = format!("could not {step}: {error}");
+                    let unreached = format!("not reached: {failure}");
+                    if step.is_of_tunnel() && wants_tunnel {
+                        reasons.tunnel = Some(failure);
+                    } else if step.is_of_native() {
+                        reasons.native = Some(failure);
+                        reasons.tunnel = wants_tunnel.then_some(unreached);
                     } else {
-                        let failure = format!("could not {step}: {error}");
-                        if wants_tunnel {
-                            reasons.tunnel = Some(format!("not reached: {failure}"));
-                        }
+                        reasons.native = Some(unreached.clone());
+                        reasons.tunnel = wants_tunnel.then_some(unreached);
                         failures.push(failure);
                     }
                 }
@@ -275,6 +282,7 @@ impl<K: Kernel> Node<K> {
             peers: compilation.peers.clone(),
             reachability: reachability(&compilation.peers, inputs.reachability),
             tunnel: tunnel_report(wanted, observed, reasons.tunnel.as_ref()),
+            native: native::report(&compilation.peers, observed, reasons.native.as_ref()),
             tables: compilation.tables.clone(),
             findings,
             failures,
@@ -475,6 +483,8 @@ spec: {podCIDRs: [10.244.2.0/24], endpoint: 192.0.2.2, vni: 7}
         std::fs::write(peers.join("peer.yaml"), PEER).expect("written");
         let local = std::net::IpAddr::from([192, 0, 2, 1]);
         let way = Underlay {
+            ifindex: headgate_datapath::state::Ifindex(2),
+            access: headgate_compile::node::Access::OnLink,
             local: Some(local),
             mtu: 1_500,
         };

@@ -6,7 +6,7 @@ use std::{
     num::NonZeroU16,
 };
 
-use headgate_compile::node::{Interface, InterfaceKind, NodeFacts, Underlay};
+use headgate_compile::node::{Access, Interface, InterfaceKind, NodeFacts, Underlay};
 use headgate_datapath::{
     failsafe::{FailsafePeer, Passage, PortRange, Prefix},
     kernel::KernelError,
@@ -54,13 +54,20 @@ pub fn read(
     })
 }
 
-/// Ways to endpoints of the tunnel.
+/// Ways to endpoints of peers.
 ///
 /// # Errors
 /// The interfaces cannot be read.
 pub fn underlays(endpoints: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, Underlay>, KernelError> {
     let ways = tunnel::underlays(endpoints)?.into_iter();
+    let access = |way: &tunnel::Underlay| match way.gateway {
+        _ if !way.has_link_layer => Access::WithoutLink,
+        Some(gateway) => Access::ByGateway(gateway),
+        None => Access::OnLink,
+    };
     let underlay = |way: tunnel::Underlay| Underlay {
+        ifindex: way.ifindex,
+        access: access(&way),
         local: way.local,
         mtu: way.mtu,
     };

@@ -89,6 +89,9 @@ pub struct Report {
     /// The tunnel; absent where no peer needs one.
     #[serde(default)]
     pub tunnel: Option<TunnelReport>,
+    /// Peers that are reached by plain routes, by their names, and whether they are.
+    #[serde(default)]
+    pub native: BTreeMap<String, PortStatus>,
     /// Whether peers are there, by their names; those of which nothing is known yet are missing.
     #[serde(default)]
     pub reachability: BTreeMap<String, Reachability>,

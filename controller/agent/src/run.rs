@@ -16,6 +16,7 @@ use headgate_compile::{
     snapshot::Content,
     tunnel::endpoints,
 };
+use headgate_crds::{DEFAULT_TUNNEL_PORT, TunnelMode};
 use headgate_datapath::{
     kernel::{Kernel as _, KernelError},
     observed::Observed,
@@ -176,7 +177,7 @@ fn recall(mut store: Store, kernel: &mut RunningKernel) -> Result<(Store, Memory
         Err(error) => return Err(error.into()),
     }
     let observed = kernel.observe()?;
-    if observed.links.is_empty() && observed.tunnel.is_absent() {
+    if holds_nothing(&observed) {
         return Ok((store, Memory::default()));
     }
     tracing::warn!(
@@ -189,6 +190,11 @@ fn recall(mut store: Store, kernel: &mut RunningKernel) -> Result<(Store, Memory
     Ok((store, lost_memory(&observed, &names, now())))
 }
 
+fn holds_nothing(observed: &Observed) -> bool {
+    let routes = &observed.native.routes;
+    observed.links.is_empty() && observed.tunnel.is_absent() && routes.is_empty()
+}
+
 /// What an agent knows without its memory: what the kernel tells, given the node's interfaces by
 /// number.
 #[must_use]
@@ -197,7 +203,7 @@ pub fn lost_memory(
     interfaces: &BTreeMap<Ifindex, String>,
     now: Seconds,
 ) -> Memory {
-    if observed.links.is_empty() && observed.tunnel.is_absent() {
+    if holds_nothing(observed) {
         return Memory::default();
     }
     let named = |ifindex| interfaces.get(&ifindex).cloned();
@@ -218,8 +224,14 @@ pub fn now() -> Seconds {
 /// Whom packets go to.
 fn targets(report: &Report) -> Targets {
     let joined = report.peers.iter().filter(|peer| is_joined(peer));
-    let place = |peer: &PeerSummary| Some((peer.endpoint, peer.tunnel.as_ref()?.port));
-    joined.filter_map(place).collect()
+    // Nobody listens for a Native peer; any host that is up refuses a connection to any such port.
+    let port = |peer: &PeerSummary| match peer.mode {
+        TunnelMode::Vxlan => Some(peer.tunnel.as_ref()?.port),
+        TunnelMode::Native => Some(DEFAULT_TUNNEL_PORT),
+    };
+    joined
+        .filter_map(|peer| Some((peer.endpoint, port(peer)?)))
+        .collect()
 }
 
 /// What a former agent found of endpoints.
@@ -366,6 +378,7 @@ impl Said {
         }
         self.tell_ports(&report);
         self.tell_tunnel(&report);
+        self.tell_native(&report);
         self.tell_peers(&report);
         if report.live_revision != self.report.live_revision
             && let Some(live) = report.live_revision
@@ -419,6 +432,20 @@ impl Said {
                 tracing::error!("the tunnel is not as wanted: {why}");
             }
             None => tracing::info!("no peer needs a tunnel any more"),
+        }
+    }
+
+    fn tell_native(&self, report: &Report) {
+        for (peer, now) in &report.native {
+            if self.report.native.get(peer) == Some(now) {
+                continue;
+            }
+            match now {
+                PortStatus::Enforced => tracing::info!(peer, "reached by plain routes"),
+                PortStatus::Outdated(why) | PortStatus::NotEnforced(why) => {
+                    tracing::error!(peer, "not reached by plain routes: {why}");
+                }
+            }
         }
     }
 

@@ -249,6 +249,10 @@ fn of_tunnel(
     let enforced = report.tunnel.iter();
     let enforced = enforced.map(|tunnel| (vec![("device", DEVICE)], is(&tunnel.status)));
     gauges(to, "tunnel_enforced", help, enforced)?;
+    let help = "Whether plain routes were found to lead to the peer.";
+    let plain = report.native.iter();
+    let plain = plain.map(|(peer, status)| (vec![("peer", peer.as_str())], is(status)));
+    gauges(to, "native_peer_enforced", help, plain)?;
     let help = "Whether the peer was heard, by the tunnel or by an answer of its host.";
     let reachable = report.reachability.iter().map(|(peer, found)| {
         let is = u64::from(found.state == Reach::Reachable);
@@ -258,7 +262,8 @@ fn of_tunnel(
     let help =
         "Seconds since a packet of the tunnel came from the peer; missing where none ever did.";
     let seen = kernel.tunnel_seen().unwrap_or_default();
-    let joined = report.peers.iter().filter(|peer| is_joined(peer));
+    let joined = report.peers.iter();
+    let joined = joined.filter(|peer| is_joined(peer) && peer.tunnel.is_some());
     let ages = joined.filter_map(|peer| {
         let age = seen.get(&peer.endpoint)?.as_secs();
         Some((vec![("peer", peer.name.as_str())], age))

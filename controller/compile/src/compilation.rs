@@ -30,8 +30,8 @@ use crate::{
 
 use attempt::Attempt;
 pub use summary::{
-    FrontendSummary, PeerSummary, PolicySummary, RuleSummary, ServiceSummary, SourceRangesSummary,
-    TablesSummary, TunnelSummary,
+    FrontendSummary, NativeRouteSummary, PeerSummary, PolicySummary, RuleSummary, ServiceSummary,
+    SourceRangesSummary, TablesSummary, TunnelSummary,
 };
 
 /// What came out.

@@ -44,6 +44,8 @@ pub enum FindingReason {
     PortTaken,
     /// Packets to an endpoint would go through the tunnel again.
     EndpointInTunnel,
+    /// A peer that is to be reached by plain routes is on no link of the node.
+    NotOnLink,
     /// The way to a peer takes too small packets.
     MtuTooSmall,
     /// The node's kernel cannot do it.

@@ -63,9 +63,24 @@ pub struct NextHop {
     pub overlay: bool,
 }
 
+/// Who packets to an endpoint are given to first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The endpoint itself, on a link of the node.
+    OnLink,
+    /// This gateway.
+    ByGateway(IpAddr),
+    /// Whoever is at the other end of a device that has no link-layer addresses, such as a tunnel's.
+    WithoutLink,
+}
+
 /// The way to an endpoint of the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Underlay {
+    /// The interface that it leaves by.
+    pub ifindex: Ifindex,
+    /// Its first hop.
+    pub access: Access,
     /// The node's own address on this way.
     pub local: Option<IpAddr>,
     /// Bytes of an IP packet that the way takes.
@@ -91,7 +106,7 @@ pub struct NodeFacts {
     pub next_hops: BTreeMap<IpAddr, NextHop>,
     /// Backends on the node itself, to which its stack knows the way: its containers and virtual machines.
     pub here: BTreeSet<IpAddr>,
-    /// Ways to endpoints of the tunnel.
+    /// Ways to endpoints of peers.
     pub underlays: BTreeMap<IpAddr, Underlay>,
     /// UDP ports of VXLAN devices that are not the tunnel's, with their names.
     pub vxlan_ports: BTreeMap<u16, String>,

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, net::IpAddr, path::Path};
 
 use headgate_compile::{
     compilation::{PeerSummary, ServiceSummary},
-    node::{Interface, InterfaceKind, NextHop, NodeFacts, Underlay},
+    node::{Access, Interface, InterfaceKind, NextHop, NodeFacts, Underlay},
     snapshot::Snapshot,
 };
 use headgate_crds::parse_cidr;
@@ -51,6 +51,9 @@ struct Facts {
     /// The MTU of the way, by endpoint.
     #[serde(default)]
     underlays: BTreeMap<IpAddr, u32>,
+    /// First hops, by endpoint; the others are on the link.
+    #[serde(default)]
+    gateways: BTreeMap<IpAddr, IpAddr>,
     #[serde(default)]
     vxlan_ports: BTreeMap<u16, String>,
 }
@@ -113,7 +116,11 @@ impl Facts {
                 .collect(),
             here: self.here.into_iter().collect(),
             no_balancer: None,
-            underlays: self.underlays.into_iter().map(underlay).collect(),
+            underlays: self
+                .underlays
+                .into_iter()
+                .map(|way| underlay(way, &self.gateways))
+                .collect(),
             vxlan_ports: self.vxlan_ports,
         }
     }
@@ -149,13 +156,23 @@ fn over((address, local): (IpAddr, Option<IpAddr>)) -> (IpAddr, NextHop) {
     (address, hop)
 }
 
-fn underlay((endpoint, mtu): (IpAddr, u32)) -> (IpAddr, Underlay) {
+fn underlay(
+    (endpoint, mtu): (IpAddr, u32),
+    gateways: &BTreeMap<IpAddr, IpAddr>,
+) -> (IpAddr, Underlay) {
     let local = match endpoint {
         IpAddr::V4(_) => [192, 0, 2, 1].into(),
         IpAddr::V6(_) => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
     };
     let local = Some(local);
-    (endpoint, Underlay { local, mtu })
+    let gateway = gateways.get(&endpoint);
+    let way = Underlay {
+        ifindex: Ifindex(2),
+        access: gateway.map_or(Access::OnLink, |gateway| Access::ByGateway(*gateway)),
+        local,
+        mtu,
+    };
+    (endpoint, way)
 }
 
 /// A snapshot and what it is about: a document `step: WORDS` begins the next one.
@@ -269,6 +286,15 @@ fn render(enforced: &Enforced) -> Result<String, std::fmt::Error> {
     if let Some(tunnel) = &state.tunnel {
         render_tunnel(tunnel, &mut text)?;
     }
+    for (network, route) in &state.native_routes {
+        writeln!(
+            text,
+            "route {network} via {} by interface {} from {}",
+            route.gateway,
+            route.ifindex.0,
+            words(route.source)
+        )?;
+    }
     for finding in &compilation.findings {
         writeln!(text, "finding: {finding}")?;
     }
@@ -334,14 +360,16 @@ fn render_peer(peer: &PeerSummary, text: &mut String) -> std::fmt::Result {
     let own = if peer.is_own { ", the node itself" } else { "" };
     writeln!(
         text,
-        "peer {}: generation {}, in effect {}, {} behind {}, VNI {}, {}, from {}{own}",
+        "peer {}: generation {}, in effect {}, {} behind {}, {}, from {}{own}",
         peer.name,
         peer.generation,
         words(peer.effective),
         peer.networks.join(" and "),
         peer.endpoint,
-        peer.vni,
-        peer.mac,
+        match (peer.vni, &peer.mac) {
+            (Some(vni), Some(mac)) => format!("VNI {vni}, {mac}"),
+            _ => format!("{:?}", peer.mode),
+        },
         words(peer.local)
     )
 }
@@ -396,7 +424,8 @@ fn check(name: &str) {
         "{name} compiles to\n{text}\ninstead of\n{expected}\nUPDATE_GOLDEN=1 takes it over"
     );
     let state = deleted.compilation.state.unwrap();
-    assert!(state.ports.is_empty() && state.blocks.is_empty() && state.tunnel.is_none());
+    assert!(state.ports.is_empty() && state.blocks.is_empty());
+    assert!(state.tunnel.is_none() && state.native_routes.is_empty());
     assert!(agent.memory.last_good.is_empty());
 }
 
@@ -428,6 +457,7 @@ goldens! {
     one_drop_rule
     peers
     peers_refused
+    peers_native
     two_interfaces
     group
     allow_list

@@ -19,9 +19,12 @@
 //!    there is it set up, for a device without them takes packets from anybody; then neighbours, and routes
 //!    when all of that is there. A device that has lost its programs or tables is first set down. A tunnel that nobody wants loses its routes first and then the rest.
 //!
+//! Plain routes to peers are set before the tunnel's part and removed after it; `native.rs` says why.
+//!
 //! A run that is cut short leaves a state from which the next run's diff goes on: nothing in steps
 //! 1 and 2 is visible to packets, and everything after the flip is done again where it is missing.
 
+mod native;
 mod overlay;
 mod ring_blocks;
 mod tunnel;
@@ -69,7 +72,9 @@ pub fn diff(
     planner.flip();
     planner.attach_and_detach();
     planner.after_the_flip();
+    planner.set_native();
     planner.tunnel();
+    planner.remove_native();
     Ok(Plan {
         steps: planner.steps,
     })

@@ -270,6 +270,8 @@ impl FakeKernel {
                 return Err(Self::refuse("the device is down"));
             }
             Step::SetTunnelRoutes { neighbours, routes } => {
+                let native = &mut self.state.native.routes;
+                native.retain(|prefix, _| !routes.contains_key(prefix));
                 tunnel.neighbours.extend(neighbours);
                 tunnel.routes.extend(routes);
             }
@@ -368,6 +370,15 @@ impl FakeKernel {
             | Step::SetTunnelRoutes { .. }
             | Step::RemoveTunnelRoutes { .. }
             | Step::RemoveTunnel => self.execute_at_tunnel(step)?,
+            Step::SetNativeRoutes(routes) => {
+                let tunnel = &mut self.state.tunnel.routes;
+                tunnel.retain(|prefix, _| !routes.contains_key(prefix));
+                self.state.native.routes.extend(routes);
+            }
+            Step::RemoveNativeRoutes(routes) => {
+                let native = &mut self.state.native.routes;
+                native.retain(|prefix, _| !routes.contains(prefix));
+            }
         }
         Ok(Applied::Done)
     }

@@ -6,6 +6,7 @@ pub mod failsafe;
 pub mod fake;
 pub mod invariants;
 pub mod kernel;
+pub mod native;
 pub mod observed;
 pub mod plan;
 pub mod pods;

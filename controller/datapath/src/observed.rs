@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    native::ObservedNative,
     state::{AttachedMode, Capacity, Digest, FailsafePeer, Ifindex, PortIndex},
     tunnel::ObservedTunnel,
 };
@@ -85,6 +86,8 @@ pub struct Observed {
     pub flows: bool,
     /// The tunnel.
     pub tunnel: ObservedTunnel,
+    /// Plain routes to peers.
+    pub native: ObservedNative,
     /// Packets that each port's program ever passed because it found no tables.
     pub unjudged: BTreeMap<PortIndex, u64>,
 }
@@ -116,16 +119,18 @@ impl Observed {
     pub fn enforcement(&self) -> Digest {
         let ports = self.links.keys();
         let enforced = ports.filter_map(|port| Some((*port, self.enforced(*port)?)));
-        crate::state::revision(enforced, None)
+        crate::state::revision(enforced, None, None)
     }
 
-    /// Name of the revision that is live: over every port that enforces something, and the tunnel.
+    /// Name of the revision that is live: over every port that enforces something, the tunnel, and plain
+    /// routes to peers.
     #[must_use]
     pub fn revision(&self) -> Digest {
         let ports = self.links.keys();
         crate::state::revision(
             ports.filter_map(|port| Some((*port, self.enforced(*port)?))),
             self.tunnel.digest(),
+            self.native.digest(),
         )
     }
 }

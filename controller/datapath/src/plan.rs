@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     failsafe::Prefix,
+    native::NativeRoutes,
     observed::Slot,
     state::{Capacity, Digest, FailsafePeer, Ifindex, PortIndex, WantedMode},
     tunnel::{DEVICE, Neighbours, Routes, TunnelDevice},
@@ -159,6 +160,10 @@ pub enum Step {
     },
     /// Remove the device, with its programs, and the tables.
     RemoveTunnel,
+    /// Set plain routes to peers, in the place of former ones and of the tunnel's.
+    SetNativeRoutes(NativeRoutes),
+    /// Remove plain routes to peers.
+    RemoveNativeRoutes(BTreeSet<Prefix>),
 }
 
 /// An entry of the outer map of ring blocks: the number of one among those of a port in a slot.
@@ -208,11 +213,13 @@ pub enum StepKind {
     SetTunnelRoutes,
     RemoveTunnelRoutes,
     RemoveTunnel,
+    SetNativeRoutes,
+    RemoveNativeRoutes,
 }
 
 impl StepKind {
     /// All kinds.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Prepare,
         Self::AddFailsafe,
         Self::RemoveFailsafe,
@@ -245,6 +252,8 @@ impl StepKind {
         Self::SetTunnelRoutes,
         Self::RemoveTunnelRoutes,
         Self::RemoveTunnel,
+        Self::SetNativeRoutes,
+        Self::RemoveNativeRoutes,
     ];
 }
 
@@ -285,6 +294,8 @@ impl Step {
             Self::SetTunnelRoutes { .. } => StepKind::SetTunnelRoutes,
             Self::RemoveTunnelRoutes { .. } => StepKind::RemoveTunnelRoutes,
             Self::RemoveTunnel => StepKind::RemoveTunnel,
+            Self::SetNativeRoutes(_) => StepKind::SetNativeRoutes,
+            Self::RemoveNativeRoutes(_) => StepKind::RemoveNativeRoutes,
         }
     }
 
@@ -301,7 +312,13 @@ impl Step {
 }
 
 impl Step {
-    /// Whether it concerns the tunnel alone, behind whose steps no others come.
+    /// Whether it concerns plain routes to peers alone.
+    #[must_use]
+    pub fn is_of_native(&self) -> bool {
+        matches!(self, Self::SetNativeRoutes(_) | Self::RemoveNativeRoutes(_))
+    }
+
+    /// Whether it concerns the tunnel alone, behind whose steps no others come but those of plain routes.
     #[must_use]
     pub fn is_of_tunnel(&self) -> bool {
         matches!(
@@ -413,6 +430,12 @@ impl fmt::Display for Step {
                 )
             }
             Self::RemoveTunnel => write!(f, "remove {DEVICE} and its tables"),
+            Self::SetNativeRoutes(routes) => {
+                write!(f, "set {} plain routes to peers", routes.len())
+            }
+            Self::RemoveNativeRoutes(routes) => {
+                write!(f, "remove {} plain routes to peers", routes.len())
+            }
         }
     }
 }

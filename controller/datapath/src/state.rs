@@ -11,7 +11,10 @@ use headgate_layout::maps;
 use serde::{Deserialize, Serialize};
 
 pub use crate::failsafe::FailsafePeer;
-use crate::tunnel::Tunnel;
+use crate::{
+    native::{self, NativeRoutes},
+    tunnel::Tunnel,
+};
 
 /// Index that stands for an interface in the programs and tables of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -259,6 +262,8 @@ pub struct DatapathState {
     pub overlay: BTreeMap<Ifindex, String>,
     /// The tunnel, where there are peers.
     pub tunnel: Option<Tunnel>,
+    /// Plain routes to the networks of peers that share a link with the node.
+    pub native_routes: NativeRoutes,
 }
 
 impl DatapathState {
@@ -283,26 +288,30 @@ impl DatapathState {
         revision(
             ports.map(|(port, attachment)| (*port, attachment.tables)),
             None,
+            None,
         )
     }
 
-    /// Name of this revision: the digest over which port enforces which tables, and the tunnel.
+    /// Name of this revision: the digest over which port enforces which tables, the tunnel, and
+    /// plain routes to peers.
     #[must_use]
     pub fn revision(&self) -> Digest {
         let ports = self.ports.iter();
         revision(
             ports.map(|(port, attachment)| (*port, attachment.tables)),
             self.tunnel.as_ref().map(Tunnel::digest),
+            native::wanted_digest(&self.native_routes),
         )
     }
 }
 
 /// Name of the revision in which these ports enforce these tables, in ascending order of ports, beside a
-/// tunnel of this digest.
+/// tunnel and plain routes of these digests.
 #[must_use]
 pub fn revision(
     ports: impl IntoIterator<Item = (PortIndex, Digest)>,
     tunnel: Option<Digest>,
+    native: Option<Digest>,
 ) -> Digest {
     let mut hasher = blake3::Hasher::new();
     for (port, tables) in ports {
@@ -311,6 +320,9 @@ pub fn revision(
     }
     if let Some(tunnel) = tunnel {
         hasher.update(&tunnel.0);
+    }
+    if let Some(native) = native {
+        hasher.update(&native.0);
     }
     Digest(*hasher.finalize().as_bytes())
 }

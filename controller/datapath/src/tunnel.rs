@@ -108,6 +108,19 @@ pub struct ObservedTunnel {
     pub diverted: BTreeMap<Prefix, Diversion>,
 }
 
+impl Diversion {
+    /// Why packets to `network` do not take our route, which is called so.
+    #[must_use]
+    pub fn words(&self, network: Prefix, ours: &str) -> String {
+        let device = self.device.as_deref();
+        let by = device.map_or_else(|| "another way".to_owned(), |device| format!("by {device}"));
+        format!(
+            "packets to {network} leave {by}: the route to {} is somebody else's and goes before {ours}; remove it, or the network from the peer's podCIDRs",
+            self.route
+        )
+    }
+}
+
 impl ObservedTunnel {
     /// Why packets do not take the tunnel although its routes are there.
     #[must_use]

@@ -14,6 +14,7 @@ use headgate_datapath::{
     failsafe::{Passage, Prefix},
     fake::FakeKernel,
     kernel::{Kernel, carry_out},
+    native::{NativeRoute, NativeRoutes, wanted_digest},
     observed::{Observed, Slot},
     plan::{Step, StepKind},
     state::{
@@ -384,10 +385,30 @@ prop_compose! {
         for (network, (peer, mac)) in networks {
             let gateway = IpAddr::from([10, peer, 0, 0]);
             tunnel.neighbours.insert(gateway, MacAddress([2, 0, 0, 0, peer, mac]));
-            let prefix = Prefix { address: [10, network, 0, 0].into(), length: 16 };
-            tunnel.routes.insert(prefix, TunnelRoute { gateway, source: None });
+            tunnel.routes.insert(self::network(network), TunnelRoute { gateway, source: None });
         }
         (tunnel, block)
+    }
+}
+
+fn network(number: u8) -> Prefix {
+    Prefix {
+        address: [10, number, 0, 0].into(),
+        length: 16,
+    }
+}
+
+prop_compose! {
+    /// Of networks that the tunnel may have too, at another time.
+    fn any_native()(
+        networks in prop::collection::btree_map(0u8..6, (0u8..3, 2u32..4), 0..4),
+    ) -> NativeRoutes {
+        let route = |(peer, ifindex)| NativeRoute {
+            gateway: [192, 0, 2, peer].into(),
+            ifindex: Ifindex(ifindex),
+            source: None,
+        };
+        networks.into_iter().map(|(number, way)| (network(number), route(way))).collect()
     }
 }
 
@@ -398,6 +419,7 @@ prop_compose! {
         generic in any::<bool>(),
         flows in any::<bool>(),
         tunnel in prop::option::of(any_tunnel()),
+        native in any_native(),
     ) -> DatapathState {
         let ports: Vec<_> = ports.into_iter().map(|(p, (content, length))| (p, content, length)).collect();
         let mut state = state(&ports);
@@ -410,6 +432,10 @@ prop_compose! {
         if let Some((tunnel, block)) = tunnel {
             state.blocks.insert(block.digest(), block);
             state.tunnel = Some(tunnel);
+        }
+        state.native_routes = native;
+        if let Some(tunnel) = &state.tunnel {
+            state.native_routes.retain(|network, _| !tunnel.routes.contains_key(network));
         }
         state.failsafe = peers
             .into_iter()
@@ -438,6 +464,90 @@ fn peers_that_the_kernel_has_no_room_for_are_refused_before_anything_is_done() {
     wanted.failsafe = (1..=5).map(|port| peer(1, port)).collect();
     let refused = diff(&Observed::default(), &wanted, object()).unwrap_err();
     assert!(matches!(refused, DiffError::Failsafe(_)), "{refused}");
+}
+
+/// Networks that packets find a route to.
+fn routed(observed: &Observed) -> BTreeSet<Prefix> {
+    let tunnel = observed.tunnel.routes.keys();
+    tunnel
+        .chain(observed.native.routes.keys())
+        .copied()
+        .collect()
+}
+
+/// A tunnel that has these networks, or none.
+fn joined(networks: &[u8]) -> DatapathState {
+    let mut state = state(&[]);
+    if networks.is_empty() {
+        return state;
+    }
+    let block = block(1, 300);
+    let gateway = IpAddr::from([192, 0, 2, 2]);
+    let route = TunnelRoute {
+        gateway,
+        source: None,
+    };
+    let routes = networks.iter().map(|number| (network(*number), route));
+    state.tunnel = Some(Tunnel {
+        device: TunnelDevice {
+            port: 8472,
+            mtu: 1450,
+            mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        },
+        tables: block.digest(),
+        neighbours: [(gateway, MacAddress([2, 0, 0, 0, 0, 2]))].into(),
+        routes: routes.collect(),
+    });
+    state.hold(&block);
+    state
+}
+
+/// The same with plain routes to these.
+fn with_native(mut state: DatapathState, networks: &[u8]) -> DatapathState {
+    let route = NativeRoute {
+        gateway: [192, 0, 2, 2].into(),
+        ifindex: Ifindex(2),
+        source: None,
+    };
+    let routes = networks.iter().map(|number| (network(*number), route));
+    state.native_routes = routes.collect();
+    state
+}
+
+#[test]
+fn a_network_that_moves_between_tunnel_and_plain_route_is_never_without_a_route() {
+    let states = [
+        joined(&[1, 2]),
+        with_native(joined(&[1]), &[2]),
+        with_native(joined(&[]), &[1, 2]),
+        with_native(joined(&[2]), &[1]),
+        joined(&[1, 2]),
+        with_native(joined(&[]), &[1, 2]),
+    ];
+    let mut kernel = FakeKernel::new(object());
+    for next in &states {
+        let before = routed(&kernel.state);
+        let plan = diff(&kernel.state, next, object()).unwrap();
+        for step in plan.steps {
+            kernel.apply(&step, &next.blocks).unwrap();
+            assert!(routed(&kernel.state).is_superset(&before), "after {step}");
+        }
+        assert!(diff(&kernel.state, next, object()).unwrap().is_empty());
+        assert_eq!(kernel.state.tunnel.is_absent(), next.tunnel.is_none());
+    }
+    assert_eq!(kernel.broken, Vec::<String>::new());
+}
+
+#[test]
+fn peers_without_a_tunnel_need_no_device_and_leave_nothing() {
+    let mut kernel = FakeKernel::new(object());
+    kernel.converge(&with_native(state(&[]), &[1]));
+    assert!(kernel.state.tunnel.is_absent());
+    kernel.state.native.routes.clear();
+    kernel.converge(&with_native(state(&[]), &[1]));
+    assert_eq!(kernel.state.native.routes.len(), 1, "it is put back");
+    kernel.converge(&state(&[]));
+    assert_eq!(kernel.state.native.routes.len(), 0);
 }
 
 /// Carries out the plan to `next` and checks after each step that every port enforces the old
@@ -481,6 +591,8 @@ proptest! {
             prop_assert_eq!(ring_blocks(&kernel.state), wanted_ring_blocks(next));
             prop_assert_eq!(&kernel.state.failsafe, &next.failsafe);
             prop_assert_eq!(kernel.state.tunnel.digest(), next.tunnel.as_ref().map(Tunnel::digest));
+            prop_assert_eq!(&kernel.state.native.routes, &next.native_routes);
+            prop_assert_eq!(kernel.state.native.digest(), wanted_digest(&next.native_routes));
             prop_assert_eq!(kernel.state.revision(), next.revision());
         }
         prop_assert_eq!(&kernel.broken, &Vec::<String>::new());

@@ -52,6 +52,9 @@ impl Kernel for RunningKernel {
             | Step::SetTunnelRoutes { .. }
             | Step::RemoveTunnelRoutes { .. }
             | Step::RemoveTunnel => tunnel::apply(&self.pins, &mut self.blocks, step, blocks)?,
+            Step::SetNativeRoutes(_) | Step::RemoveNativeRoutes(_) => {
+                tunnel::apply_native(&self.pins, step)?;
+            }
             Step::Prepare => Shared::prepare(&self.pins)?,
             Step::AddFailsafe(peers) => Failsafe::of(&Shared::required(&self.pins)?).add(peers)?,
             Step::RemoveFailsafe(peers) => {

@@ -278,7 +278,7 @@ pub(crate) fn address_of(message: &NeighbourMessage) -> Option<IpAddr> {
 /// What the kernel's routes say of an address.
 pub(crate) struct Route {
     pub(crate) ifindex: Ifindex,
-    neighbour: IpAddr,
+    pub(crate) neighbour: IpAddr,
     pub(crate) mtu: Option<u32>,
     pub(crate) local: Option<IpAddr>,
 }

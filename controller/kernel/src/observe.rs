@@ -76,6 +76,7 @@ pub(crate) fn observe(
     }
     let (tunnel, table) = tunnel::observe(pins, blocks)?;
     observed.tunnel = tunnel;
+    observed.native = tunnel::observe_native(pins)?;
     seen.extend(table);
     blocks.retain(&seen);
     observed.links = links(pins, Some(&shared), &outer_maps)?;

@@ -11,6 +11,7 @@
 //!   overlay/interface<number>-<object>          what keeps the program for overlays at an interface's ingress
 //!   TUNNEL  TUNNEL_COUNTERS                     what the tunnel's programs share, from the first tunnel on
 //!   tunnel/<side>-<object>                      what keeps a program at the tunnel's device
+//! <bpffs>/headgate/<instance>/native-routes     there, and empty, where there may be plain routes to peers
 //! ```
 
 use std::{
@@ -24,7 +25,10 @@ use headgate_datapath::{
 };
 use headgate_layout::LAYOUT_VERSION;
 
-use crate::error::{Asked, if_present, unusable};
+use crate::{
+    error::{Asked, if_present, unusable},
+    tunnel::Metrics,
+};
 
 /// Where the BPF file system is mounted by custom.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
@@ -94,6 +98,17 @@ impl Pins {
 
     pub(crate) fn instance(&self) -> &Path {
         &self.instance
+    }
+
+    /// Says that there may be plain routes of the instance, whatever the layout: a folder with nothing in it.
+    pub(crate) fn native(&self) -> PathBuf {
+        self.instance.join("native-routes")
+    }
+
+    /// The metrics of the instance's routes.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let name = self.instance.file_name().unwrap_or_default();
+        Metrics::of(&name.to_string_lossy())
     }
 
     /// The folder of our layout version.

@@ -167,7 +167,7 @@ impl RunningKernel {
 
     /// Takes every program of this instance off its interface and forgets everything pinned, of
     /// other layout versions too. Gives the number of interfaces' links that were taken off, the tunnel's
-    /// device counted as one.
+    /// device and all plain routes to peers counted as one each.
     ///
     /// # Errors
     /// The first that occurs; what can be taken down is, nevertheless, and links come first.
@@ -196,11 +196,12 @@ impl RunningKernel {
         }
         let had_tunnel = tunnel::is_pinned(&self.pins);
         let removed = tunnel::remove(&self.pins);
+        let had_native = tunnel::remove_native(&self.pins);
         if let Some(error) = failed {
             return Err(error);
         }
         removed?;
-        detached += usize::from(had_tunnel?);
+        detached += usize::from(had_tunnel?) + usize::from(had_native?);
         if_present(fs::remove_dir_all(&root))
             .asked(|| format!("removing the folder {}", root.display()))?;
         // Stays while another instance has pins.

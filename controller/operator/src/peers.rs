@@ -7,7 +7,7 @@ use std::{
 };
 
 use headgate_compile::snapshot::Content;
-use headgate_crds::{API_VERSION, Kind, TunnelPeer, TunnelPeerSpec};
+use headgate_crds::{API_VERSION, Kind, TunnelMode, TunnelPeer, TunnelPeerSpec};
 use headgate_source::kubernetes::explain;
 use kube::{
     Api, Client,
@@ -50,8 +50,9 @@ fn wanted(node: &Node, network: Network) -> Option<TunnelPeerSpec> {
         node_selector: None,
         pod_cidrs: node.pod_cidrs.iter().map(ToString::to_string).collect(),
         endpoint: endpoint.to_string(),
-        vni: network.vni,
-        port: network.port,
+        mode: TunnelMode::Vxlan,
+        vni: Some(network.vni),
+        port: Some(network.port),
         mac: None,
     })
 }
@@ -96,8 +97,8 @@ fn says(resource: &Resource, wanted: &TunnelPeerSpec) -> bool {
         return false;
     };
     let of = |spec: &TunnelPeerSpec| {
-        let cidrs = spec.pod_cidrs.clone();
-        (cidrs, spec.endpoint.clone(), spec.vni, spec.port)
+        let network = spec.vxlan().map(|vxlan| (vxlan.vni, vxlan.port));
+        (spec.pod_cidrs.clone(), spec.endpoint.clone(), network)
     };
     of(&peer.spec) == of(wanted)
 }

@@ -89,7 +89,10 @@ fn each_node_gets_a_peer_of_its_networks_and_then_nothing_is_left_to_do() {
     };
     assert_eq!(steps.len(), 2);
     assert_eq!(second.pod_cidrs, ["10.244.2.0/24", "fd24:2::/64"]);
-    assert_eq!((second.endpoint.as_str(), second.vni), ("192.0.2.2", 7));
+    assert_eq!(
+        (second.endpoint.as_str(), second.vni),
+        ("192.0.2.2", Some(7))
+    );
     assert_eq!(turn(&mut fleet), BTreeMap::new());
 }
 

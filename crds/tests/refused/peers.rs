@@ -132,8 +132,66 @@ fn numbers_and_mac() {
     assert_each(vec![
         (spec("podCIDRs"), "spec.podCIDRs", "is required", "add"),
         (spec("endpoint"), "spec.endpoint", "is required", "add"),
-        (spec("vni"), "spec.vni", "is required", "add"),
+        (spec("vni"), "spec", "vni is required", "add vni"),
     ]);
+}
+
+/// The example, by Native.
+fn native() -> serde_json::Value {
+    let mut object = peer();
+    object["spec"]["mode"] = json!("Native");
+    let spec = object["spec"].as_object_mut().expect("a spec");
+    for field in ["vni", "port", "mac"] {
+        spec.remove(field);
+    }
+    with(object, "/spec/endpoint", json!("2001:db8::2"))
+}
+
+#[test]
+fn what_native_has_not() {
+    let also = |field: &str, value: serde_json::Value| {
+        let mut object = native();
+        object["spec"][field] = value;
+        object
+    };
+    assert_each(vec![
+        (also("vni", json!(7)), "spec", "without a vni", "remove vni"),
+        (
+            also("port", json!(8472)),
+            "spec",
+            "to no port",
+            "remove port",
+        ),
+        (
+            also("mac", json!("02:68:c0:00:02:02")),
+            "spec",
+            "has no VXLAN device",
+            "remove mac",
+        ),
+        (
+            also("endpoint", json!("192.0.2.2")),
+            "spec",
+            "no route leads to an IPv6 network by an IPv4 endpoint",
+            "in another peer",
+        ),
+        (
+            also("mode", json!("native")),
+            "spec.mode",
+            "is not Vxlan or Native",
+            "did you mean Native?",
+        ),
+    ]);
+}
+
+#[test]
+fn native_takes_networks_that_routes_lead_to() {
+    let headgate_crds::Resource::TunnelPeer(peer) = good(&native()).resource else {
+        panic!("another kind");
+    };
+    assert_eq!(peer.spec.vxlan(), None);
+    let networks = json!(["10.244.2.0/24"]);
+    let over_v4 = with(native(), "/spec/endpoint", json!("192.0.2.2"));
+    good(&with(over_v4, "/spec/podCIDRs", networks));
 }
 
 #[test]
@@ -145,13 +203,15 @@ fn what_is_left_out_has_a_default() {
     let headgate_crds::Resource::TunnelPeer(peer) = good(&object).resource else {
         panic!("another kind");
     };
-    assert_eq!(peer.spec.port, 8472);
-    assert_eq!(peer.spec.device_address(), [0x02, 0x68, 192, 0, 2, 2]);
+    let vxlan = peer.spec.vxlan().expect("the default mode");
+    assert_eq!(vxlan.port, 8472);
+    assert_eq!(vxlan.mac, [0x02, 0x68, 192, 0, 2, 2]);
     let over_v6 = with(object, "/spec/endpoint", json!("2001:db8::a:1"));
     let headgate_crds::Resource::TunnelPeer(peer) = good(&over_v6).resource else {
         panic!("another kind");
     };
-    assert_eq!(peer.spec.device_address(), [0x02, 0x68, 0, 0xa, 0, 1]);
+    let vxlan = peer.spec.vxlan().expect("the default mode");
+    assert_eq!(vxlan.mac, [0x02, 0x68, 0, 0xa, 0, 1]);
 }
 
 #[test]

@@ -16,6 +16,9 @@ use crate::{
 /// The example that joins three of them.
 pub const EXAMPLE: &str = "tunnels/three-nodes.yaml";
 
+/// The example that joins them by plain routes.
+pub const NATIVE_EXAMPLE: &str = "tunnels/native.yaml";
+
 /// The port at which pods answer.
 pub const POD_PORT: u16 = 8080;
 

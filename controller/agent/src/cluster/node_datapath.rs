@@ -3,6 +3,7 @@
 use headgate_compile::finding::{Finding, Severity};
 use headgate_crds::{
     InterfaceDatapath, Kind, NodeDatapathStatus, NodeFacts, ResourceException, TablesDatapath,
+    TunnelMode,
 };
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -23,7 +24,10 @@ const LONGEST_MESSAGE: usize = 1_000;
 /// former one where the condition did not change.
 pub(super) fn status(report: &Report) -> NodeDatapathStatus {
     let exceptions = report.findings.iter().filter_map(exception);
-    let mut exceptions: Vec<ResourceException> = exceptions.chain(unjoined(report)).collect();
+    let mut exceptions: Vec<ResourceException> = exceptions
+        .chain(unjoined(report))
+        .chain(unrouted(report))
+        .collect();
     exceptions.sort_by(|a, b| (&a.kind, &a.name, &a.message).cmp(&(&b.kind, &b.name, &b.message)));
     exceptions.dedup_by(|next, first| next.kind == first.kind && next.name == first.name);
     // A digest without all its exceptions and interfaces would vouch for what is not in force.
@@ -76,7 +80,7 @@ fn unjoined(report: &Report) -> impl Iterator<Item = ResourceException> {
             PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason) => Some(reason),
         });
     let peers = report.peers.iter();
-    let standing = peers.filter(|peer| peer.effective.is_some());
+    let standing = peers.filter(|peer| peer.effective.is_some() && peer.mode == TunnelMode::Vxlan);
     standing.filter_map(move |peer| {
         Some(ResourceException {
             kind: Kind::TunnelPeer.as_str().to_owned(),
@@ -86,6 +90,25 @@ fn unjoined(report: &Report) -> impl Iterator<Item = ResourceException> {
             message: shortened(&format!("the tunnel is not as wanted: {}", reason?)),
         })
     })
+}
+
+/// Peers that stand, and that no plain route leads to.
+fn unrouted(report: &Report) -> impl Iterator<Item = ResourceException> {
+    report
+        .native
+        .iter()
+        .filter_map(|(name, status)| match status {
+            PortStatus::Enforced => None,
+            PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason) => {
+                Some(ResourceException {
+                    kind: Kind::TunnelPeer.as_str().to_owned(),
+                    name: name.clone(),
+                    severity: format!("{:?}", Severity::Stalled),
+                    reason: "NotEnforced".to_owned(),
+                    message: shortened(reason),
+                })
+            }
+        })
 }
 
 fn interface(port: &PortReport) -> InterfaceDatapath {
@@ -223,10 +246,12 @@ mod tests {
             is_own,
             endpoint: [192, 0, 2, 1].into(),
             networks: Vec::new(),
-            vni: 7,
-            mac: String::new(),
+            mode: TunnelMode::Vxlan,
+            vni: Some(7),
+            mac: None,
             local: None,
             tunnel: None,
+            native: Vec::new(),
         }
     }
 
@@ -259,6 +284,33 @@ mod tests {
         );
         let nothing_known = super::status(&Report::default());
         assert_eq!(nothing_known.conditions.len(), 1);
+    }
+
+    #[test]
+    fn a_plain_route_that_is_missing_is_told_of_its_peer_alone() {
+        let plain = |name: &str| PeerSummary {
+            mode: TunnelMode::Native,
+            ..peer(name, false, Some(1))
+        };
+        let missing = PortStatus::Outdated("why".to_owned());
+        let report = Report {
+            peers: vec![plain("a"), plain("b"), peer("c", false, Some(1))],
+            native: [
+                ("a".to_owned(), PortStatus::Enforced),
+                ("b".to_owned(), missing),
+            ]
+            .into(),
+            tunnel: Some(TunnelReport {
+                wanted: Digest::of(b"tunnel"),
+                status: PortStatus::NotEnforced("other".to_owned()),
+            }),
+            ..Report::default()
+        };
+        let exceptions = super::status(&report).exceptions.into_iter();
+        let told: Vec<_> = exceptions.map(|e| (e.name, e.message)).collect();
+        let of = |name: &str, why: &str| (name.to_owned(), why.to_owned());
+        let tunnel = of("c", "the tunnel is not as wanted: other");
+        assert_eq!(told, [of("b", "why"), tunnel]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which peers of the tunnel stand, and what they come to.
 
 mod book;
+mod native;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,14 +9,18 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::{IpNet, TunnelPeerSpec, device_address};
+use headgate_crds::{IpNet, TunnelPeerSpec, Vxlan, device_address};
 use headgate_datapath::{
     failsafe::Prefix,
+    native::NativeRoutes,
     state::{Block, DatapathState},
     tunnel::{DEVICE, MacAddress, Neighbours, Routes, Tunnel, TunnelDevice, TunnelRoute},
 };
 
-use self::book::{Book, Device, networks_by_place};
+use self::{
+    book::{Behind, Book, Device, networks_by_place},
+    native::{is_native, prefix},
+};
 use super::{
     Compiler,
     fallback::Draft,
@@ -41,6 +46,7 @@ const USUAL_MTU: u32 = 1_450;
 #[derive(Default)]
 pub(super) struct Joined {
     pub tunnel: Option<(Tunnel, Block)>,
+    pub native: NativeRoutes,
     pub peers: Vec<PeerSummary>,
 }
 
@@ -50,6 +56,7 @@ impl Joined {
             state.tunnel = Some(tunnel);
             state.blocks.insert(block.digest(), block);
         }
+        state.native_routes = self.native;
         self.peers
     }
 }
@@ -126,10 +133,15 @@ impl Compiler<'_> {
 
     /// Why this content of a peer cannot be in effect here.
     fn objection(&self, uid: &Uid, spec: &TunnelPeerSpec, book: &Book) -> Option<Remark> {
-        if let Some(reason) = &self.node.no_balancer {
+        if let Some(reason) = &self.node.no_balancer
+            && !is_native(spec)
+        {
             let message =
                 format!("{reason}; leave this node out by nodeSelector, or run another kernel");
             return Some(stalled(FindingReason::Unsupported, "", message));
+        }
+        if let Some(remark) = self.not_on_link(spec) {
+            return Some(remark);
         }
         if let Some(message) = self.taken_port(spec, book) {
             return Some(stalled(FindingReason::PortTaken, "spec.port", message));
@@ -172,13 +184,14 @@ impl Compiler<'_> {
         let failsafe: BTreeSet<Prefix> = failsafe.filter(is_other).collect();
         let networks = networks_by_place(spec);
         let mut captured = networks.filter_map(|(index, network)| {
-            let around = Prefix {
-                address: network.network(),
-                length: network.prefix_len(),
-            };
+            let around = prefix(network);
             let prefix = failsafe.iter().find(|prefix| around.covers(prefix))?;
+            let wrongly = match is_native(spec) {
+                true => "to the peer",
+                false => "through the tunnel",
+            };
             let message = format!(
-                "{prefix} is a failsafe peer of this node (--failsafe-cidr, or an API server) and lies in {network}: packets to it would go through the tunnel; list networks without it"
+                "{prefix} is a failsafe peer of this node (--failsafe-cidr, or an API server) and lies in {network}: packets to it would go {wrongly}; list networks without it"
             );
             Some((index, message))
         });
@@ -186,7 +199,7 @@ impl Compiler<'_> {
     }
 
     fn taken_port(&self, spec: &TunnelPeerSpec, book: &Book) -> Option<String> {
-        let port = spec.port;
+        let port = spec.vxlan()?.port;
         if let Some(device) = self.node.vxlan_ports.get(&port) {
             return Some(format!(
                 "UDP port {port} is taken on this node by the device {device}; remove that, or give all peers another port"
@@ -200,10 +213,14 @@ impl Compiler<'_> {
 
     /// The device has one MTU: the peer must suit those that stand, and they must suit it.
     fn too_narrow(&self, spec: &TunnelPeerSpec, book: &Book) -> Option<Remark> {
+        if is_native(spec) {
+            return None;
+        }
         let mtu = self.inner_mtu(spec).filter(|_| !self.is_own(spec));
         let mtu = mtu.into_iter().chain(book.mtu).min()?;
         let is_v6 = |network: &IpNet| matches!(network, IpNet::V6(_));
-        let mut taken = book.taken.iter().filter(|(_, (_, is_own))| !is_own);
+        let taken = book.taken.iter();
+        let mut taken = taken.filter(|(_, (_, behind))| *behind == Behind::Tunnel);
         let uses_v6 = spec.networks().iter().any(is_v6) || taken.any(|(network, _)| is_v6(network));
         (uses_v6 && mtu < LEAST_OF_IPV6).then(|| {
             let message = format!(
@@ -233,16 +250,21 @@ impl Compiler<'_> {
             })
             .collect();
         let own = Own::of(&standing);
-        let others: Vec<&Standing<'_>> = standing.iter().filter(|peer| !peer.is_own).collect();
-        for peer in &others {
+        let native = self.native_routes(&own, &standing);
+        let others = standing.iter().filter(|peer| !peer.is_own);
+        for peer in others.clone() {
             findings.extend(self.unreachable(peer));
         }
-        let tunnel = self.tunnel(&own, &others)?;
+        let (plain, others): (Vec<_>, Vec<_>) = others.partition(|peer| is_native(peer.spec));
+        let plain = plain.iter().flat_map(|peer| peer.networks.iter().copied());
+        let tunnel = self.tunnel(&own, &others, plain)?;
         let device = tunnel.as_ref().map(|(tunnel, _)| tunnel.device);
-        let peers = standing.iter().map(|peer| self.peer_summary(peer, device));
+        let peers = standing.iter();
+        let peers = peers.map(|peer| self.peer_summary(peer, device, &native));
         Ok(Joined {
             peers: peers.collect(),
             tunnel,
+            native,
         })
     }
 
@@ -268,6 +290,7 @@ impl Compiler<'_> {
         &self,
         own: &Own,
         others: &[&Standing<'_>],
+        plain: impl Iterator<Item = IpNet>,
     ) -> Result<Option<(Tunnel, Block)>, TooLarge> {
         let underlay = |peer: &Standing<'_>| self.node.underlays.get(&peer.spec.endpoint_address());
         let Some(first) = others.first() else {
@@ -279,7 +302,11 @@ impl Compiler<'_> {
         let Some(mac) = mac.or(local.map(device_address)) else {
             return Ok(None);
         };
-        let port = first.spec.port;
+        let joined = |peer: &Standing<'_>| {
+            let vxlan = peer.spec.vxlan();
+            vxlan.expect("the others are those by Vxlan")
+        };
+        let port = joined(first).port;
         let mtu = others.iter().filter_map(|peer| self.inner_mtu(peer.spec));
         let device = TunnelDevice {
             port,
@@ -288,16 +315,22 @@ impl Compiler<'_> {
         };
         let remotes: Vec<RemotePeer> = others
             .iter()
-            .map(|peer| RemotePeer {
-                networks: peer.networks.clone(),
-                endpoint: peer.spec.endpoint_address(),
-                local: underlay(peer).and_then(|underlay| underlay.local),
-                vni: peer.spec.vni,
-                accepted_vni: own.device.map_or(peer.spec.vni, |device| device.vni),
+            .map(|peer| {
+                let vni = joined(peer).vni;
+                RemotePeer {
+                    networks: peer.networks.clone(),
+                    endpoint: peer.spec.endpoint_address(),
+                    local: underlay(peer).and_then(|underlay| underlay.local),
+                    vni,
+                    accepted_vni: own.device.map_or(vni, |device| device.vni),
+                }
             })
             .collect();
-        let block = tables(&remotes, &own.networks, port)?;
-        let (neighbours, routes) = self.ways(own, others, &remotes);
+        // Nobody sends from these through the tunnel either.
+        let elsewhere: Vec<IpNet> = own.networks.iter().copied().chain(plain).collect();
+        let block = tables(&remotes, &elsewhere, port)?;
+        let vxlans: Vec<Vxlan> = others.iter().map(|peer| joined(peer)).collect();
+        let (neighbours, routes) = self.ways(own, &vxlans, &remotes);
         let tunnel = Tunnel {
             device,
             tables: block.digest(),
@@ -324,24 +357,15 @@ impl Compiler<'_> {
     }
 
     /// What sends packets to the device.
-    fn ways(
-        &self,
-        own: &Own,
-        others: &[&Standing<'_>],
-        remotes: &[RemotePeer],
-    ) -> (Neighbours, Routes) {
+    fn ways(&self, own: &Own, vxlans: &[Vxlan], remotes: &[RemotePeer]) -> (Neighbours, Routes) {
         let (mut neighbours, mut routes) = (Neighbours::new(), Routes::new());
-        for (peer, remote) in others.iter().zip(remotes) {
-            let mac = MacAddress(peer.spec.device_address());
+        for (vxlan, remote) in vxlans.iter().zip(remotes) {
+            let mac = MacAddress(vxlan.mac);
             for network in &remote.networks {
                 let gateway = gateway(*network, remote.endpoint, mac, &neighbours);
                 neighbours.insert(gateway, mac);
                 let source = self.source(own, *network, remote.local);
-                let prefix = Prefix {
-                    address: network.network(),
-                    length: network.prefix_len(),
-                };
-                routes.insert(prefix, TunnelRoute { gateway, source });
+                routes.insert(prefix(*network), TunnelRoute { gateway, source });
             }
         }
         (neighbours, routes)
@@ -358,7 +382,16 @@ impl Compiler<'_> {
         inside.next().copied().or(local.filter(is_of_family))
     }
 
-    fn peer_summary(&self, peer: &Standing<'_>, device: Option<TunnelDevice>) -> PeerSummary {
+    fn peer_summary(
+        &self,
+        peer: &Standing<'_>,
+        device: Option<TunnelDevice>,
+        native: &NativeRoutes,
+    ) -> PeerSummary {
+        let vxlan = peer.spec.vxlan();
+        let is_joined = !peer.is_own && vxlan.is_some();
+        let is_plain = !peer.is_own && vxlan.is_none();
+        let native = is_plain.then(|| self.native_summary(&peer.networks, native));
         let candidate = &self.candidates[peer.uid];
         let read = candidate.present.as_ref().unwrap_or(peer.version);
         let endpoint = peer.spec.endpoint_address();
@@ -372,10 +405,12 @@ impl Compiler<'_> {
             is_own: peer.is_own,
             endpoint,
             networks: texts(&peer.networks),
-            vni: peer.spec.vni,
-            mac: MacAddress(peer.spec.device_address()).to_string(),
+            mode: peer.spec.mode,
+            vni: vxlan.map(|vxlan| vxlan.vni),
+            mac: vxlan.map(|vxlan| MacAddress(vxlan.mac).to_string()),
             local: underlay.and_then(|underlay| underlay.local),
-            tunnel: device.filter(|_| !peer.is_own).map(|device| TunnelSummary {
+            native: native.unwrap_or_default(),
+            tunnel: device.filter(|_| is_joined).map(|device| TunnelSummary {
                 device: DEVICE.to_owned(),
                 port: device.port,
                 mtu: device.mtu,
@@ -395,6 +430,7 @@ impl Compiler<'_> {
             let Content::Peer(peer) = &version.content else {
                 return None;
             };
+            let vxlan = peer.spec.vxlan();
             let unlisted = !listed.contains(version.name.name.as_str());
             unlisted.then(|| PeerSummary {
                 name: version.name.name.clone(),
@@ -405,10 +441,12 @@ impl Compiler<'_> {
                 is_own: self.is_own(&peer.spec),
                 endpoint: peer.spec.endpoint_address(),
                 networks: texts(&peer.spec.networks()),
-                vni: peer.spec.vni,
-                mac: MacAddress(peer.spec.device_address()).to_string(),
+                mode: peer.spec.mode,
+                vni: vxlan.map(|vxlan| vxlan.vni),
+                mac: vxlan.map(|vxlan| MacAddress(vxlan.mac).to_string()),
                 local: None,
                 tunnel: None,
+                native: Vec::new(),
             })
         });
         candidates.collect()
@@ -435,7 +473,7 @@ impl Own {
         let own = || standing.iter().filter(|peer| peer.is_own);
         let networks = own().flat_map(|peer| peer.networks.iter().copied());
         Self {
-            device: own().next().map(|peer| Device::of(peer.spec)),
+            device: own().find_map(|peer| Device::of(peer.spec)),
             networks: networks.collect(),
         }
     }

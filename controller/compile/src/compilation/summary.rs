@@ -6,8 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::Forwarding;
-use headgate_datapath::state::{Block, Digest};
+use headgate_crds::{Forwarding, TunnelMode};
+use headgate_datapath::{
+    failsafe::Prefix,
+    state::{Block, Digest, Ifindex},
+};
 use headgate_layout::verdict::Action;
 use serde::{Deserialize, Serialize};
 
@@ -133,14 +136,35 @@ pub struct PeerSummary {
     pub endpoint: IpAddr,
     /// Networks behind it.
     pub networks: Vec<String>,
-    /// Number of the network that packets to it carry.
-    pub vni: u32,
-    /// Link-layer address of its device.
-    pub mac: String,
+    /// How packets get there.
+    #[serde(default)]
+    pub mode: TunnelMode,
+    /// Number of the network that packets to it carry, by Vxlan.
+    pub vni: Option<u32>,
+    /// Link-layer address of its device, by Vxlan.
+    pub mac: Option<String>,
     /// The node's own address on the way there.
     pub local: Option<IpAddr>,
-    /// What its packets leave by.
+    /// What its packets leave by, by Vxlan.
     pub tunnel: Option<TunnelSummary>,
+    /// What its packets leave by, by Native.
+    #[serde(default)]
+    pub native: Vec<NativeRouteSummary>,
+}
+
+/// A plain route to a network of a peer, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NativeRouteSummary {
+    /// The network.
+    pub network: Prefix,
+    /// The peer's endpoint.
+    pub gateway: IpAddr,
+    /// Name of the interface.
+    pub interface: String,
+    /// Its number.
+    pub ifindex: Ifindex,
+    /// What the node's own packets on this way have for their source.
+    pub source: Option<IpAddr>,
 }
 
 /// The tunnel's device, for people.

@@ -29,6 +29,7 @@ impl Planner<'_> {
         if keeps_routes {
             let stale = observed.routes.keys();
             let stale = stale.filter(|prefix| !wanted.routes.contains_key(prefix));
+            let stale = stale.filter(|prefix| !self.is_native_now(prefix));
             self.remove_tunnel_routes(stale.copied().collect(), BTreeSet::new());
         }
         if found.is_none_or(|found| found.device != wanted.device) {
@@ -62,7 +63,9 @@ impl Planner<'_> {
         if observed.is_absent() {
             return;
         }
-        let routes = observed.routes.keys().copied().collect();
+        let routes = observed.routes.keys();
+        let routes = routes.filter(|prefix| !self.is_native_now(prefix));
+        let routes = routes.copied().collect();
         self.remove_tunnel_routes(routes, BTreeSet::new());
         self.steps.push(Step::RemoveTunnel);
     }

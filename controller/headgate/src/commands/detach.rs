@@ -70,7 +70,9 @@ fn attached(kernel: &mut RunningKernel) -> Vec<String> {
         .programs
         .map(|_| format!("{DEVICE} (the tunnel)"));
     let links = observed.links.iter().filter_map(describe);
-    links.chain(tunnel).collect()
+    let routes = observed.native.routes.len();
+    let native = (routes > 0).then(|| count(routes, "plain route") + " to peers");
+    links.chain(tunnel).chain(native).collect()
 }
 
 fn numbered(ifindex: Ifindex) -> String {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Where there are more routes, one address of each is asked for: each question takes microseconds.
-const MANY: usize = 1_000;
+pub(super) const MANY: usize = 1_000;
 
 /// The networks of `routes` that lead elsewhere than to the device, by their first and last addresses.
 pub(super) fn find(
@@ -60,7 +60,7 @@ pub(super) fn find(
 }
 
 /// The first and the last address of a network that a host may have.
-fn ends(network: Prefix) -> [IpAddr; 2] {
+pub(super) fn ends(network: Prefix) -> [IpAddr; 2] {
     match network.address {
         IpAddr::V4(first) => {
             let hosts = u32::MAX.checked_shr(network.length.into()).unwrap_or(0);
@@ -119,7 +119,7 @@ fn elsewhere(
     (ifindex != Some(device) && !is_here).then_some((route, ifindex))
 }
 
-fn names() -> Result<BTreeMap<Ifindex, String>, KernelError> {
+pub(super) fn names() -> Result<BTreeMap<Ifindex, String>, KernelError> {
     let named = links()?.into_iter().filter_map(|link| {
         let mut attributes = link.attributes.into_iter();
         let name = attributes.find_map(|attribute| match attribute {

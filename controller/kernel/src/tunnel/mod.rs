@@ -2,6 +2,7 @@
 
 mod device;
 mod diverted;
+mod native;
 mod programs;
 mod routes;
 mod seen;
@@ -24,6 +25,8 @@ use crate::{
     pins::{Pins, names_in},
 };
 
+pub(crate) use self::native::{apply as apply_native, observe as observe_native};
+pub(crate) use self::routes::Metrics;
 pub use self::underlay::{Underlay, underlays, vxlan_ports};
 
 /// What was found, and the map that holds the tables.
@@ -72,10 +75,10 @@ pub(crate) fn apply(
         Step::AttachTunnel => programs::attach(pins, required(pins)?),
         Step::RaiseTunnel => device::raise(pins),
         Step::SetTunnelRoutes { neighbours, routes } => {
-            routes::set(required(pins)?, neighbours, routes)
+            routes::set(required(pins)?, pins.metrics(), neighbours, routes)
         }
         Step::RemoveTunnelRoutes { routes, neighbours } => {
-            routes::remove(required(pins)?, routes, neighbours)
+            routes::remove(required(pins)?, pins.metrics(), routes, neighbours)
         }
         _ => remove(pins),
     }
@@ -86,7 +89,15 @@ fn required(pins: &Pins) -> Result<Ifindex, KernelError> {
     Ok(device::required(pins)?.ifindex)
 }
 
-/// Takes everything away but the counters. The device goes before the programs: without them it would send
+/// Takes plain routes to peers away. Whether there was one.
+pub(crate) fn remove_native(pins: &Pins) -> Result<bool, KernelError> {
+    let routes = native::observe(pins)?.routes;
+    let networks = routes.keys().copied().collect();
+    native::remove(pins, &networks)?;
+    Ok(!routes.is_empty())
+}
+
+/// Takes everything away but the counters and plain routes. The device goes before the programs: without them it would send
 /// what it is not to send.
 pub(crate) fn remove(pins: &Pins) -> Result<(), KernelError> {
     device::remove(pins)?;

@@ -30,7 +30,7 @@ use crate::{
 
 /// The protocol of our routes, as `ip route` shows it: none of those that others have taken
 /// (/etc/iproute2/rt_protos).
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(157);
+pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(157);
 
 /// The metrics of our routes, from here on. Nobody's default: a replacement replaces only what has the same.
 const METRIC: u32 = 700;
@@ -40,14 +40,34 @@ const METRIC: u32 = 700;
 /// new route: of one metric, the time grows with the square of the routes.
 const METRICS: u32 = 256;
 
-/// Always the same for one prefix.
-fn metric(prefix: Prefix) -> u32 {
-    let mix = |sum: u32, byte: u8| sum.wrapping_mul(31).wrapping_add(byte.into());
-    let sum = match prefix.address {
+/// Which of the metrics an instance gives to a prefix: routes do not tell whose they are, and two instances in
+/// one network namespace are to leave each other's alone, as all but one pair of names in so many do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Metrics(u32);
+
+impl Metrics {
+    pub(crate) fn of(instance: &str) -> Self {
+        match instance {
+            "default" => Self(0),
+            other => Self(other.bytes().fold(0, mix)),
+        }
+    }
+
+    /// Always the same for one prefix.
+    pub(super) fn of_prefix(self, prefix: Prefix) -> u32 {
+        METRIC + hash(prefix).wrapping_add(self.0) % METRICS
+    }
+}
+
+fn mix(sum: u32, byte: u8) -> u32 {
+    sum.wrapping_mul(31).wrapping_add(byte.into())
+}
+
+fn hash(prefix: Prefix) -> u32 {
+    match prefix.address {
         IpAddr::V4(address) => address.octets().into_iter().fold(0, mix),
         IpAddr::V6(address) => address.octets().into_iter().fold(0, mix),
-    };
-    METRIC + sum % METRICS
+    }
 }
 
 /// Permanent neighbours at the device.
@@ -131,6 +151,7 @@ pub(super) fn ip(address: &RouteAddress) -> Option<IpAddr> {
 /// Sets neighbours, then routes, each in the place of a former one.
 pub(super) fn set(
     ifindex: Ifindex,
+    metrics: Metrics,
     neighbours: &Neighbours,
     routes: &Routes,
 ) -> Result<(), KernelError> {
@@ -143,9 +164,9 @@ pub(super) fn set(
     told(set, neighbours.keys(), |address| {
         format!("setting the neighbour {address}")
     })?;
-    let requests = routes
-        .iter()
-        .map(|(prefix, way)| RouteNetlinkMessage::NewRoute(route(ifindex, *prefix, Some(way))));
+    let requests = routes.iter().map(|(prefix, way)| {
+        RouteNetlinkMessage::NewRoute(route(ifindex, metrics, *prefix, Some(way)))
+    });
     let set = conversation.ask_all(requests, flags, |_| false);
     told(set, routes.keys(), |prefix| {
         format!("setting the route to {}/{}", prefix.address, prefix.length)
@@ -155,13 +176,14 @@ pub(super) fn set(
 /// Removes routes, then neighbours; what is not there is no error.
 pub(super) fn remove(
     ifindex: Ifindex,
+    metrics: Metrics,
     routes: &BTreeSet<Prefix>,
     neighbours: &BTreeSet<IpAddr>,
 ) -> Result<(), KernelError> {
     let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
     let requests = routes
         .iter()
-        .map(|prefix| RouteNetlinkMessage::DelRoute(route(ifindex, *prefix, None)));
+        .map(|prefix| RouteNetlinkMessage::DelRoute(route(ifindex, metrics, *prefix, None)));
     let removed = conversation.ask_all(requests, 0, is_gone);
     told(removed, routes, |prefix| {
         format!("removing the route to {}/{}", prefix.address, prefix.length)
@@ -176,7 +198,7 @@ pub(super) fn remove(
 }
 
 /// Says which of many requests was refused.
-fn told<'a, T: 'a>(
+pub(super) fn told<'a, T: 'a>(
     answer: Result<(), (usize, io::Error)>,
     asked: impl IntoIterator<Item = &'a T>,
     what: impl Fn(&T) -> String,
@@ -188,12 +210,17 @@ fn told<'a, T: 'a>(
     Err(error).asked(|| what)
 }
 
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT))
 }
 
 /// The gateway lies in no network of the device (`onlink`); of IPv6 it is link-local, which needs no word.
-fn route(ifindex: Ifindex, prefix: Prefix, way: Option<&TunnelRoute>) -> RouteMessage {
+fn route(
+    ifindex: Ifindex,
+    metrics: Metrics,
+    prefix: Prefix,
+    way: Option<&TunnelRoute>,
+) -> RouteMessage {
     let mut route = RouteMessage::default();
     route.header.address_family = family_of(prefix.address).0;
     route.header.destination_prefix_length = prefix.length;
@@ -203,7 +230,7 @@ fn route(ifindex: Ifindex, prefix: Prefix, way: Option<&TunnelRoute>) -> RouteMe
     route.attributes = vec![
         RouteAttribute::Destination(prefix.address.into()),
         RouteAttribute::Oif(ifindex.0),
-        RouteAttribute::Priority(metric(prefix)),
+        RouteAttribute::Priority(metrics.of_prefix(prefix)),
     ];
     if let Some(way) = way {
         route.header.scope = RouteScope::Universe;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use headgate_datapath::{kernel::KernelError, state::Ifindex, tunnel::DEVICE};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 
 use super::device::vxlan;
 use crate::{
@@ -20,6 +20,10 @@ use crate::{
 pub struct Underlay {
     /// The interface that it leaves by.
     pub ifindex: Ifindex,
+    /// The gateway that it leads to first, where that is not the endpoint itself.
+    pub gateway: Option<IpAddr>,
+    /// Whether the interface has a link layer, by whose addresses others are found there.
+    pub has_link_layer: bool,
     /// The node's own address on this way.
     pub local: Option<IpAddr>,
     /// Bytes of an IP packet that the way takes.
@@ -34,13 +38,18 @@ pub fn underlays(endpoints: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, Underl
     if endpoints.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let mtus: BTreeMap<Ifindex, u32> = links()?.iter().filter_map(mtu_of).collect();
+    let links = links()?;
+    let mtus: BTreeMap<Ifindex, u32> = links.iter().filter_map(mtu_of).collect();
+    let layered = links.iter().filter(|link| has_link_layer(link));
+    let layered: BTreeSet<u32> = layered.map(|link| link.header.index).collect();
     let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
     let ways = endpoints.iter().filter_map(|endpoint| {
         let route = route(&mut conversation, *endpoint)?;
         let mtu = *mtus.get(&route.ifindex)?;
         let underlay = Underlay {
             ifindex: route.ifindex,
+            gateway: (route.neighbour != *endpoint).then_some(route.neighbour),
+            has_link_layer: layered.contains(&route.ifindex.0),
             local: route.local,
             mtu: route.mtu.map_or(mtu, |of_route| of_route.min(mtu)),
         };
@@ -58,6 +67,11 @@ fn mtu_of(link: &LinkMessage) -> Option<(Ifindex, u32)> {
             _ => None,
         })?;
     (name_of(link) != Some(DEVICE)).then_some((Ifindex(link.header.index), mtu))
+}
+
+fn has_link_layer(link: &LinkMessage) -> bool {
+    let is_ethernet = link.header.link_layer_type == LinkLayerType::Ether;
+    is_ethernet && !link.header.flags.contains(LinkFlags::Noarp)
 }
 
 fn name_of(link: &LinkMessage) -> Option<&str> {

@@ -13,6 +13,7 @@ mod messages;
 mod metrics;
 mod modes;
 mod monitor;
+mod native_peers;
 mod nodes;
 mod overlaying;
 mod pods;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         messages::trials(),
         rolling::trials(),
         tunnelling::trials(),
+        native_peers::trials(),
         overlaying::trials(),
         tunnel_clients::trials(),
         tunnel_wire::trials(),

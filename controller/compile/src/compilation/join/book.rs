@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use headgate_crds::{IpNet, TunnelPeerSpec};
+use headgate_crds::{IpNet, TunnelPeerSpec, Vxlan};
 
 use super::super::Compiler;
 use crate::{
@@ -21,12 +21,22 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub(super) fn of(spec: &TunnelPeerSpec) -> Self {
-        Self {
-            vni: spec.vni,
-            mac: spec.device_address(),
-        }
+    /// Nothing, where they carry only themselves.
+    pub(super) fn of(spec: &TunnelPeerSpec) -> Option<Self> {
+        let Vxlan { vni, mac, .. } = spec.vxlan()?;
+        Some(Self { vni, mac })
     }
+}
+
+/// Where a network is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Behind the node itself.
+    Node,
+    /// Behind the tunnel.
+    Tunnel,
+    /// Behind a peer that shares a link with the node.
+    Link,
 }
 
 /// Who has which network, and what all peers have in common.
@@ -34,8 +44,8 @@ impl Device {
 pub(super) struct Book {
     /// Networks in effect and still asked for by their holder, who is not asked to give them up.
     held: BTreeMap<IpNet, (Uid, String)>,
-    /// What was given in this attempt, and whether to the node itself.
-    pub(super) taken: BTreeMap<IpNet, (String, bool)>,
+    /// What was given in this attempt, and where it is.
+    pub(super) taken: BTreeMap<IpNet, (String, Behind)>,
     endpoints: BTreeMap<IpAddr, String>,
     /// Of peers in effect that still ask for theirs, else of the first that was taken.
     pub(super) port: Option<(u16, String)>,
@@ -56,13 +66,17 @@ impl Book {
             let asked: BTreeSet<IpNet> = peer.spec.networks().into_iter().collect();
             let held = good.networks().into_iter().filter(|n| asked.contains(n));
             let holder = (uid.clone(), version.name.name.clone());
-            let is_free = !compiler.node.vxlan_ports.contains_key(&good.port);
-            if is_free && peer.spec.port == good.port {
-                book.port
-                    .get_or_insert_with(|| (good.port, holder.1.clone()));
+            let port = good.vxlan().map(|vxlan| vxlan.port);
+            let is_free = |port: &u16| !compiler.node.vxlan_ports.contains_key(port);
+            if let Some(port) = port.filter(is_free)
+                && peer.spec.vxlan().map(|vxlan| vxlan.port) == Some(port)
+            {
+                book.port.get_or_insert_with(|| (port, holder.1.clone()));
             }
-            let device = Device::of(good);
-            if compiler.is_own(good) && Device::of(&peer.spec) == device {
+            if let Some(device) = Device::of(good)
+                && compiler.is_own(good)
+                && Device::of(&peer.spec) == Some(device)
+            {
                 book.own.get_or_insert_with(|| (device, holder.1.clone()));
             }
             book.held
@@ -74,7 +88,7 @@ impl Book {
     /// Why the node cannot be this peer too.
     pub(super) fn other_device(&self, spec: &TunnelPeerSpec) -> Option<String> {
         let (device, other) = self.own.as_ref()?;
-        (*device != Device::of(spec)).then(|| {
+        (*device != Device::of(spec)?).then(|| {
             format!(
                 "TunnelPeer/{other} is this node as well, and has another vni or mac, where a node has one of each; give them the same, or list all networks in one"
             )
@@ -98,7 +112,7 @@ impl Book {
         let around = self
             .taken
             .iter()
-            .find(|(network, (_, is_own))| !is_own && network.contains(&endpoint));
+            .find(|(network, (_, at))| *at != Behind::Node && network.contains(&endpoint));
         if let Some((network, (name, _))) = around.filter(|_| !is_own) {
             return Some(format!(
                 "{endpoint} lies in {network}, which is reached through TunnelPeer/{name}; give an address in the network below"
@@ -118,16 +132,24 @@ impl Book {
 
     pub(super) fn take(&mut self, compiler: &Compiler<'_>, name: &str, spec: &TunnelPeerSpec) {
         let is_own = compiler.is_own(spec);
+        let vxlan = spec.vxlan();
+        let behind = match (is_own, vxlan) {
+            (true, _) => Behind::Node,
+            (false, Some(_)) => Behind::Tunnel,
+            (false, None) => Behind::Link,
+        };
         let networks = spec.networks().into_iter();
         self.taken
-            .extend(networks.map(|network| (network, (name.to_owned(), is_own))));
+            .extend(networks.map(|network| (network, (name.to_owned(), behind))));
         self.endpoints
             .insert(spec.endpoint_address(), name.to_owned());
+        let (Some(vxlan), Some(device)) = (vxlan, Device::of(spec)) else {
+            return;
+        };
         self.port
-            .get_or_insert_with(|| (spec.port, name.to_owned()));
+            .get_or_insert_with(|| (vxlan.port, name.to_owned()));
         if is_own {
-            self.own
-                .get_or_insert_with(|| (Device::of(spec), name.to_owned()));
+            self.own.get_or_insert_with(|| (device, name.to_owned()));
         } else {
             let mtu = compiler.inner_mtu(spec);
             self.mtu = self.mtu.into_iter().chain(mtu).min();

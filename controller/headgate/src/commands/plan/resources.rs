@@ -87,9 +87,10 @@ fn summary(content: &Content) -> Vec<String> {
         ),
         Content::Pool(pool) => count(pool.cidrs.len(), "address range"),
         Content::Peer(peer) => format!(
-            "{} behind {}",
+            "{} behind {}, {:?}",
             peer.spec.pod_cidrs.join(", "),
-            peer.spec.endpoint
+            peer.spec.endpoint,
+            peer.spec.mode
         ),
     }]
 }

@@ -36,6 +36,7 @@ fn table(peer: &PeerView) -> String {
         (false, Some(local)) => format!("{local} here"),
         (false, None) => "no route to it".to_owned(),
     };
+    let vni = summary.vni.map(|vni| vni.to_string());
     let mut text = fields([
         ("Name", summary.name.clone()),
         ("File", summary.place.clone()),
@@ -45,12 +46,15 @@ fn table(peer: &PeerView) -> String {
         ),
         ("State", format!("{:?}", peer.state)),
         ("Endpoint", format!("{} ({local})", summary.endpoint)),
-        ("VNI", summary.vni.to_string()),
-        ("Device address", summary.mac.clone()),
+        ("Mode", format!("{:?}", summary.mode)),
+        ("VNI", vni.unwrap_or_default()),
+        ("Device address", summary.mac.clone().unwrap_or_default()),
         ("Reachable", reachable(peer)),
         ("Seen", peer.seen()),
         ("Networks", summary.networks.join(", ")),
     ]);
+    let state = peer.reason.iter().cloned();
+    text.push_str(&section("Not as wanted", state));
     let routes = peer.routes.iter().map(RouteView::line);
     text.push_str(&section("Routes", routes));
     let findings = peer.findings.iter().map(ToString::to_string);

@@ -13,14 +13,15 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "\
 State of a peer:
-  Enforced     packets go to it, and come from it; of the node itself: nothing is to be done
+  Enforced     packets go to it, and come from it; of the node itself: nothing is to be done. Of a Native
+               peer: routes lead to it; who sends packets from its networks, Headgate does not ask
   NotSelected  its nodeSelector does not select this node
   Pending      it waits for something, such as a route to its endpoint
   Outdated     device, programs, tables, neighbours or routes are not as wanted
-  NotEnforced  there is no tunnel
+  NotEnforced  there is no tunnel, or there are no routes
   Stalled      its present content is refused; the last good one, if any, stays in effect
 Reachable is a peer that a packet of the tunnel came from lately, or whose host answers a probe; nobody waits
-for it: a peer that is down is Enforced. Seen is when the last packet of the tunnel came from it.")]
+for it: a peer that is down is Enforced. Seen is when the last packet of the tunnel came from it; of a Native peer none ever does.")]
 pub(super) struct ListArguments {
     #[command(flatten)]
     output: OutputArguments,
@@ -42,7 +43,8 @@ fn table(view: &TunnelView) -> String {
         [
             summary.name.clone(),
             format!("{}{itself}", summary.endpoint),
-            summary.vni.to_string(),
+            format!("{:?}", summary.mode),
+            summary.vni.map(|vni| vni.to_string()).unwrap_or_default(),
             summary.networks.join(", "),
             format!("{:?}", peer.state),
             peer.reachable().to_owned(),
@@ -52,6 +54,7 @@ fn table(view: &TunnelView) -> String {
     let titles = [
         "PEER",
         "ENDPOINT",
+        "MODE",
         "VNI",
         "NETWORKS",
         "STATE",

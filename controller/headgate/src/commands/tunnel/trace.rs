@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use clap::Args;
+use headgate_crds::TunnelMode;
 use headgate_datapath::tunnel::DEVICE;
 use serde::Serialize;
 
@@ -68,10 +69,12 @@ fn owner(view: &TunnelView, address: IpAddr) -> Option<&PeerView> {
 }
 
 fn sent(view: &TunnelView, destination: IpAddr) -> Vec<String> {
-    let (Some(peer), Some(device)) = (owner(view, destination), &view.device) else {
-        return vec![format!(
-            "no peer has {destination}: it does not go through the tunnel"
-        )];
+    let nowhere = || {
+        let none = format!("no peer has {destination}: it does not go through the tunnel");
+        vec![none]
+    };
+    let Some(peer) = owner(view, destination) else {
+        return nowhere();
     };
     let summary = &peer.summary;
     let length = peer.prefix_of(destination);
@@ -82,9 +85,19 @@ fn sent(view: &TunnelView, destination: IpAddr) -> Vec<String> {
     let route = match route {
         Some(route) => format!("route: {}", route.line()),
         None => format!(
-            "route: none by {DEVICE}, see the state of TunnelPeer/{}",
+            "route: none of Headgate's, see the state of TunnelPeer/{}",
             summary.name
         ),
+    };
+    if summary.mode == TunnelMode::Native {
+        let name = &summary.name;
+        let plainly = format!(
+            "TunnelPeer/{name} has {destination}, Native: it leaves as it is, by no tunnel"
+        );
+        return vec![route, plainly];
+    }
+    let Some(device) = &view.device else {
+        return nowhere();
     };
     let local = summary.local.map(|local| format!("{local} -> "));
     vec![
@@ -92,7 +105,7 @@ fn sent(view: &TunnelView, destination: IpAddr) -> Vec<String> {
         format!(
             "egress of {DEVICE}, headgate_tunnel_out: TunnelPeer/{} has {destination}: VNI {}, {}{} port {}",
             summary.name,
-            summary.vni,
+            summary.vni.unwrap_or_default(),
             local.unwrap_or_default(),
             summary.endpoint,
             device.port,
@@ -108,8 +121,18 @@ fn received(view: &TunnelView, source: IpAddr) -> Vec<String> {
             "ingress of {DEVICE}, headgate_tunnel_in: no peer has {source}: dropped, UnknownSource"
         )];
     };
-    let own = view.peers.iter().find(|peer| peer.summary.is_own);
-    let vni = own.unwrap_or(peer).summary.vni;
+    if peer.summary.mode == TunnelMode::Native {
+        return vec![
+            format!(
+                "{source} is TunnelPeer/{}'s, Native: it comes as it is, and nobody asks who sent it; through the tunnel it would be dropped, SpoofedSource",
+                peer.summary.name
+            ),
+            "then the node's stack".to_owned(),
+        ];
+    }
+    let own = view.peers.iter().filter(|peer| peer.summary.is_own);
+    let vni = own.filter_map(|own| own.summary.vni).next();
+    let vni = vni.or(peer.summary.vni).unwrap_or_default();
     vec![
         format!(
             "ingress of {DEVICE}, headgate_tunnel_in: {source} is TunnelPeer/{}'s: passed from {} with VNI {vni}, else dropped, SpoofedSource or WrongVni",

@@ -3,11 +3,12 @@
 use std::{net::IpAddr, time::Duration};
 
 use headgate_agent::{
+    native,
     reachability::{Reach, Reachability},
     report::{PortStatus, Report},
 };
 use headgate_compile::{compilation::PeerSummary, finding::Finding};
-use headgate_crds::{Kind, parse_cidr};
+use headgate_crds::{Kind, TunnelMode, parse_cidr};
 use headgate_datapath::{failsafe::Prefix, tunnel::DEVICE};
 use serde::Serialize;
 
@@ -56,6 +57,8 @@ pub(super) struct PeerView {
     #[serde(flatten)]
     pub(super) summary: PeerSummary,
     pub(super) state: ResourceState,
+    /// Why a Native peer's routes are not as wanted.
+    pub(super) reason: Option<String>,
     /// Routes to its networks, as they are now.
     pub(super) routes: Vec<RouteView>,
     pub(super) findings: Vec<Finding>,
@@ -70,6 +73,8 @@ pub(super) struct PeerView {
 pub(super) struct RouteView {
     pub(super) network: String,
     pub(super) gateway: IpAddr,
+    /// Name of the interface that it leads to.
+    pub(super) device: String,
     /// Link-layer address of the gateway.
     pub(super) mac: Option<String>,
     pub(super) source: Option<IpAddr>,
@@ -81,9 +86,10 @@ impl RouteView {
         let source = self.source.map(|source| format!(" src {source}"));
         let mac = self.mac.as_ref().map(|mac| format!(", at {mac}"));
         format!(
-            "{} via {} dev {DEVICE}{}{}",
+            "{} via {} dev {}{}{}",
             self.network,
             self.gateway,
+            self.device,
             source.unwrap_or_default(),
             mac.unwrap_or_default(),
         )
@@ -185,42 +191,73 @@ fn peer_view(
     standing: State,
 ) -> PeerView {
     let findings = findings_of(report, Kind::TunnelPeer, &peer.name);
+    let joined = peer.effective.is_some() && !peer.is_own;
+    let is_native = peer.mode == TunnelMode::Native;
+    let missing = native::amiss(peer, &reading.observed.native);
     let interface = InterfaceView {
         interface: DEVICE.to_owned(),
-        // Where there is no other peer, the node itself needs no tunnel.
         state: match report.tunnel {
+            _ if is_native && missing.is_some() => State::Outdated,
+            _ if is_native && (joined || peer.is_own) => State::Enforced,
+            // Where there is no other peer, the node itself needs no tunnel.
             None if peer.is_own => State::Enforced,
             _ => standing,
         },
         reason: None,
     };
-    let tunnel = &reading.observed.tunnel;
+    let told = match report.native.get(&peer.name) {
+        Some(PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason)) => Some(reason),
+        _ => None,
+    };
     let routes = peer.networks.iter().filter_map(|text| {
         let network = parse_cidr(text).ok()?;
         let prefix = Prefix {
             address: network.network(),
             length: network.prefix_len(),
         };
-        let route = tunnel.routes.get(&prefix)?;
-        Some(RouteView {
-            network: text.clone(),
-            gateway: route.gateway,
-            mac: tunnel
-                .neighbours
-                .get(&route.gateway)
-                .map(ToString::to_string),
-            source: route.source,
-        })
+        route_view(text, &prefix, is_native, reading)
     });
-    let joined = peer.effective.is_some() && !peer.is_own;
     PeerView {
         state: state(peer.selected, &[interface], &findings),
+        // What the agent has tried says more than what is missing.
+        reason: missing.map(|missing| told.cloned().unwrap_or(missing)),
         routes: routes.filter(|_| joined).collect(),
         findings,
         reachability: report.reachability.get(&peer.name).cloned(),
-        seen_seconds_ago: seen_seconds_ago.filter(|_| joined),
+        seen_seconds_ago: seen_seconds_ago.filter(|_| joined && !is_native),
         summary: peer.clone(),
     }
+}
+
+/// The route to a network of a peer, as it is now.
+fn route_view(
+    text: &str,
+    network: &Prefix,
+    is_native: bool,
+    reading: &Reading,
+) -> Option<RouteView> {
+    let network_text = text.to_owned();
+    if is_native {
+        let route = reading.observed.native.routes.get(network)?;
+        let device = reading.interfaces.get(&route.ifindex);
+        return Some(RouteView {
+            network: network_text,
+            gateway: route.gateway,
+            device: device.cloned().unwrap_or_default(),
+            mac: None,
+            source: route.source,
+        });
+    }
+    let tunnel = &reading.observed.tunnel;
+    let route = tunnel.routes.get(network)?;
+    let mac = tunnel.neighbours.get(&route.gateway);
+    Some(RouteView {
+        network: network_text,
+        gateway: route.gateway,
+        device: DEVICE.to_owned(),
+        mac: mac.map(ToString::to_string),
+        source: route.source,
+    })
 }
 
 /// The one called `name`.
