@@ -46,6 +46,8 @@ pub struct RunningKernel {
     pub(crate) grace: Option<GracePeriod>,
     /// A grace period has passed since the last flip; what an earlier process did is unknown.
     pub(crate) settled: bool,
+    /// See [`Self::attach_by_clsact`].
+    pub(crate) by_clsact: bool,
 }
 
 impl RunningKernel {
@@ -81,7 +83,13 @@ impl RunningKernel {
             built: BTreeMap::new(),
             grace: None,
             settled: false,
+            by_clsact: false,
         }
+    }
+
+    /// From here on attaches the tunnel's programs by clsact, as on a kernel without TCX, whatever this one has.
+    pub fn attach_by_clsact(&mut self) {
+        self.by_clsact = true;
     }
 
     /// Packets and bytes of these rule counters, over all CPUs. Quick: batched reads.
