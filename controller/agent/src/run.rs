@@ -35,6 +35,7 @@ use crate::{
     cycle::{Inputs, Node, is_joined},
     facts,
     lock::{InstanceLock, LockError},
+    pods,
     prober::{Prober, Targets},
     reachability::{Book, Reach},
     report::{PortStatus, Report},
@@ -91,6 +92,13 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let cluster = source
         .client()
         .map(|client| Cluster::start(client, &config.node_name, &config.namespace));
+    match source.client() {
+        Some(client) => {
+            let node_name = config.node_name.clone();
+            tokio::spawn(pods::keep(client.clone(), node_name, folder));
+        }
+        None => pods::forget(&folder),
+    }
     let known = Known::new(&config, former.as_ref(), &source);
     let pulse = Pulse::default();
     let found = former.as_ref().map(found_by).unwrap_or_default();
