@@ -8,6 +8,7 @@ pub mod facts;
 mod kept;
 pub mod lock;
 pub mod native;
+pub mod pods;
 mod prober;
 pub mod reachability;
 pub mod report;

@@ -92,6 +92,9 @@ pub struct Report {
     /// Peers that are reached by plain routes, by their names, and whether they are.
     #[serde(default)]
     pub native: BTreeMap<String, PortStatus>,
+    /// Peers that packets do not get to by the tunnel's routes, with the reason.
+    #[serde(default)]
+    pub diverted: BTreeMap<String, String>,
     /// Whether peers are there, by their names; those of which nothing is known yet are missing.
     #[serde(default)]
     pub reachability: BTreeMap<String, Reachability>,

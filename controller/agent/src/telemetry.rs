@@ -253,8 +253,10 @@ fn of_tunnel(
     let plain = report.native.iter();
     let plain = plain.map(|(peer, status)| (vec![("peer", peer.as_str())], is(status)));
     gauges(to, "native_peer_enforced", help, plain)?;
-    let help = "Whether the peer was heard, by the tunnel or by an answer of its host.";
-    let reachable = report.reachability.iter().map(|(peer, found)| {
+    let help = "Whether the peer was heard, by the tunnel or by an answer of its host; missing where its silence says nothing.";
+    let known = report.reachability.iter();
+    let known = known.filter(|(_, found)| found.state != Reach::Unknown);
+    let reachable = known.map(|(peer, found)| {
         let is = u64::from(found.state == Reach::Reachable);
         (vec![("peer", peer.as_str())], is)
     });

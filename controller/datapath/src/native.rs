@@ -45,20 +45,17 @@ impl ObservedNative {
         })
     }
 
-    /// Digest of all of it, the same as of the wanted routes where it is as wanted; `None` where there is nothing.
+    /// Digest of the routes, the same as of the wanted ones where they are as wanted; `None` where there is nothing.
+    /// What somebody else's routes divert concerns single networks, and is no part of it.
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
-        digest(&self.routes, self.diverted.is_empty())
+        wanted_digest(&self.routes)
     }
 }
 
 /// Digest of wanted routes, where there are any.
 #[must_use]
 pub fn wanted_digest(routes: &NativeRoutes) -> Option<Digest> {
-    digest(routes, true)
-}
-
-fn digest(routes: &NativeRoutes, works: bool) -> Option<Digest> {
-    let text = format!("native {routes:?} {works}");
+    let text = format!("native {routes:?}");
     (!routes.is_empty()).then(|| Digest::of(text.as_bytes()))
 }

@@ -34,7 +34,8 @@ use crate::{
 impl Kernel for RunningKernel {
     fn observe(&mut self) -> Result<Observed, KernelError> {
         self.built.clear();
-        observe(&self.pins, &mut self.blocks, self.settled)
+        let ways = [&mut self.ways, &mut self.plain_ways];
+        observe(&self.pins, &mut self.blocks, ways, self.settled)
     }
 
     fn apply(
@@ -51,7 +52,10 @@ impl Kernel for RunningKernel {
             | Step::RaiseTunnel
             | Step::SetTunnelRoutes { .. }
             | Step::RemoveTunnelRoutes { .. }
-            | Step::RemoveTunnel => tunnel::apply(&self.pins, &mut self.blocks, step, blocks)?,
+            | Step::RemoveTunnel => {
+                let by_clsact = self.by_clsact;
+                tunnel::apply(&self.pins, by_clsact, &mut self.blocks, step, blocks)?;
+            }
             Step::SetNativeRoutes(_) | Step::RemoveNativeRoutes(_) => {
                 tunnel::apply_native(&self.pins, step)?;
             }

@@ -133,13 +133,6 @@ impl Compiler<'_> {
 
     /// Why this content of a peer cannot be in effect here.
     fn objection(&self, uid: &Uid, spec: &TunnelPeerSpec, book: &Book) -> Option<Remark> {
-        if let Some(reason) = &self.node.no_balancer
-            && !is_native(spec)
-        {
-            let message =
-                format!("{reason}; leave this node out by nodeSelector, or run another kernel");
-            return Some(stalled(FindingReason::Unsupported, "", message));
-        }
         if let Some(remark) = self.not_on_link(spec) {
             return Some(remark);
         }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::{Forwarding, TunnelMode};
+use headgate_crds::{Forwarding, TunnelMode, parse_cidr};
 use headgate_datapath::{
     failsafe::Prefix,
     state::{Block, Digest, Ifindex},
@@ -165,6 +165,21 @@ pub struct NativeRouteSummary {
     pub ifindex: Ifindex,
     /// What the node's own packets on this way have for their source.
     pub source: Option<IpAddr>,
+}
+
+impl PeerSummary {
+    /// The networks, as they were written and as the kernel has them.
+    pub fn prefixes(&self) -> impl Iterator<Item = (&str, Prefix)> {
+        let networks = self.networks.iter();
+        networks.filter_map(|text| {
+            let network = parse_cidr(text).ok()?;
+            let prefix = Prefix {
+                address: network.network(),
+                length: network.prefix_len(),
+            };
+            Some((text.as_str(), prefix))
+        })
+    }
 }
 
 /// The tunnel's device, for people.

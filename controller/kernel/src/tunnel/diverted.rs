@@ -1,66 +1,101 @@
 //! Whether packets take the tunnel's routes: somebody else may have better ones.
 
-use std::{collections::BTreeMap, net::IpAddr};
-
-use headgate_datapath::{
-    failsafe::Prefix,
-    kernel::KernelError,
-    state::Ifindex,
-    tunnel::{Diversion, Routes},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::Bound,
 };
+
+use headgate_datapath::{failsafe::Prefix, kernel::KernelError, state::Ifindex, tunnel::Diversion};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::LinkAttribute,
     route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType},
 };
 
-use super::routes::ip;
+use super::routes::{PROTOCOL, ip};
 use crate::{
     error::Asked,
     netlink::{Conversation, links},
     next_hops::family_of,
 };
 
-/// Where there are more routes, one address of each is asked for: each question takes microseconds.
-pub(super) const MANY: usize = 1_000;
+/// Networks whose ways are asked for anew in one look, by turns: each takes microseconds, and there are looks
+/// every few seconds.
+const TURN: usize = 500;
 
-/// The networks of `routes` that lead elsewhere than to the device, by their first and last addresses.
-pub(super) fn find(
-    device: Ifindex,
-    routes: &Routes,
-) -> Result<BTreeMap<Prefix, Diversion>, KernelError> {
-    if routes.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let mut found = BTreeMap::new();
-    let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
-    for network in routes.keys() {
-        let ends = ends(*network);
-        let asked = if routes.len() > MANY {
-            &ends[..1]
-        } else {
-            &ends
-        };
-        let mut elsewhere = asked
-            .iter()
-            .filter_map(|address| elsewhere(&mut conversation, device, *address));
-        if let Some(way) = elsewhere.next() {
-            found.insert(*network, way);
+/// Somebody else's route, with its interface.
+type Elsewhere = (Prefix, Option<Ifindex>);
+
+/// What the kernel said of the ways to the tunnel's networks, and whose turn it is.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    device: Option<Ifindex>,
+    known: BTreeMap<Prefix, Option<Elsewhere>>,
+    last: Option<Prefix>,
+}
+
+impl Ways {
+    /// The networks of `routes` that lead elsewhere than by routes of ours or to the device, by their first and
+    /// last addresses. Those that are new are all asked for.
+    pub(super) fn diverted<V>(
+        &mut self,
+        device: Option<Ifindex>,
+        routes: &BTreeMap<Prefix, V>,
+    ) -> Result<BTreeMap<Prefix, Diversion>, KernelError> {
+        if std::mem::replace(&mut self.device, device) != device {
+            self.known.clear();
         }
+        self.known.retain(|network, _| routes.contains_key(network));
+        if routes.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let turn = self.turn();
+        let new = routes
+            .keys()
+            .filter(|network| !self.known.contains_key(network));
+        let asked: BTreeSet<Prefix> = new.copied().chain(turn).collect();
+        let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
+        for network in asked {
+            let ends = ends(network).into_iter();
+            let mut ways = ends.filter_map(|end| elsewhere(&mut conversation, device, end));
+            let way = ways.next();
+            self.known.insert(network, way);
+        }
+        self.named()
     }
-    if found.is_empty() {
-        return Ok(BTreeMap::new());
+
+    /// The known networks whose turn it is.
+    fn turn(&mut self) -> Vec<Prefix> {
+        let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.known.range((from, Bound::Unbounded));
+        let turn: Vec<_> = behind
+            .chain(&self.known)
+            .take(TURN.min(self.known.len()))
+            .map(|(network, _)| *network)
+            .collect();
+        self.last = turn.last().copied();
+        turn
     }
-    let names = names()?;
-    let named = found.into_iter().map(|(network, (route, ifindex))| {
-        let device = ifindex.and_then(|ifindex| names.get(&ifindex).cloned());
-        (network, Diversion { route, device })
-    });
-    Ok(named.collect())
+
+    fn named(&self) -> Result<BTreeMap<Prefix, Diversion>, KernelError> {
+        let elsewhere = self.known.iter();
+        let mut elsewhere = elsewhere.filter_map(|(network, way)| Some((*network, (*way)?)));
+        let Some(first) = elsewhere.next() else {
+            return Ok(BTreeMap::new());
+        };
+        let names = names()?;
+        let all = std::iter::once(first).chain(elsewhere);
+        let named = all.map(|(network, (route, ifindex))| {
+            let device = ifindex.and_then(|ifindex| names.get(&ifindex).cloned());
+            (network, Diversion { route, device })
+        });
+        Ok(named.collect())
+    }
 }
 
 /// The first and the last address of a network that a host may have.
-pub(super) fn ends(network: Prefix) -> [IpAddr; 2] {
+fn ends(network: Prefix) -> [IpAddr; 2] {
     match network.address {
         IpAddr::V4(first) => {
             let hosts = u32::MAX.checked_shr(network.length.into()).unwrap_or(0);
@@ -79,13 +114,14 @@ pub(super) fn ends(network: Prefix) -> [IpAddr; 2] {
     }
 }
 
-/// The route that packets to `address` take, with its interface, where that is not `device`. Where the
+/// The route that packets to `address` take, with its interface, where that is neither `device` nor of ours: a longer
+/// prefix of another peer's, of whichever mode. Where the
 /// kernel answers with an error, as of a blackhole of IPv4, nothing is known.
 fn elsewhere(
     conversation: &mut Conversation,
-    device: Ifindex,
+    device: Option<Ifindex>,
     address: IpAddr,
-) -> Option<(Prefix, Option<Ifindex>)> {
+) -> Option<Elsewhere> {
     let mut request = RouteMessage::default();
     let (family, length) = family_of(address);
     request.header.address_family = family;
@@ -109,6 +145,7 @@ fn elsewhere(
         }
     }
     let to_one = route.header.destination_prefix_length == length;
+    let is_ours = route.header.protocol == PROTOCOL || (device.is_some() && ifindex == device);
     let is_here = route.header.protocol == RouteProtocol::Kernel
         || route.header.kind == RouteType::Local
         || (to_one && !is_by_gateway);
@@ -116,7 +153,7 @@ fn elsewhere(
         address: matched.unwrap_or(address),
         length: route.header.destination_prefix_length,
     };
-    (ifindex != Some(device) && !is_here).then_some((route, ifindex))
+    (!is_ours && !is_here).then_some((route, ifindex))
 }
 
 pub(super) fn names() -> Result<BTreeMap<Ifindex, String>, KernelError> {

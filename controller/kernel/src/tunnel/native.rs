@@ -13,19 +13,16 @@ use headgate_datapath::{
     native::{NativeRoute, NativeRoutes, ObservedNative},
     plan::Step,
     state::Ifindex,
-    tunnel::{DEVICE, Diversion},
+    tunnel::DEVICE,
 };
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{
-        RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-        RouteType, RouteVia,
-    },
+    route::{RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType, RouteVia},
 };
 
 use super::{
-    diverted::{MANY, ends, names},
+    diverted::{Ways, names},
     routes::{Metrics, PROTOCOL, ip, is_gone, told},
 };
 use crate::{
@@ -45,14 +42,18 @@ pub(crate) fn apply(pins: &Pins, step: &Step) -> Result<(), KernelError> {
 }
 
 /// What was found.
-pub(crate) fn observe(pins: &Pins) -> Result<ObservedNative, KernelError> {
-    if !pins.native().exists() {
-        return Ok(ObservedNative::default());
-    }
-    let names = names()?;
-    let routes = routes(pins.metrics(), &names)?;
-    let diverted = diverted(&routes, &names)?;
+pub(crate) fn observe(pins: &Pins, ways: &mut Ways) -> Result<ObservedNative, KernelError> {
+    let routes = present(pins)?;
+    let diverted = ways.diverted(None, &routes)?;
     Ok(ObservedNative { routes, diverted })
+}
+
+/// The routes of this instance that are there.
+pub(super) fn present(pins: &Pins) -> Result<NativeRoutes, KernelError> {
+    match pins.native().exists() {
+        true => routes(pins.metrics(), &names()?),
+        false => Ok(NativeRoutes::new()),
+    }
 }
 
 fn routes(
@@ -131,66 +132,6 @@ impl Read {
     }
 }
 
-/// The networks of `routes` that lead elsewhere, by their first and last addresses: the route that the kernel
-/// takes has another metric or protocol than ours, and is not to a pod of the node itself.
-fn diverted(
-    routes: &NativeRoutes,
-    names: &BTreeMap<Ifindex, String>,
-) -> Result<BTreeMap<Prefix, Diversion>, KernelError> {
-    if routes.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
-    let mut found = BTreeMap::new();
-    for network in routes.keys() {
-        let ends = ends(*network);
-        let asked = if routes.len() > MANY {
-            &ends[..1]
-        } else {
-            &ends
-        };
-        let mut elsewhere = asked
-            .iter()
-            .filter_map(|address| elsewhere(&mut conversation, *address));
-        if let Some((route, ifindex)) = elsewhere.next() {
-            let device = ifindex.and_then(|ifindex| names.get(&ifindex).cloned());
-            found.insert(*network, Diversion { route, device });
-        }
-    }
-    Ok(found)
-}
-
-/// The route that packets to `address` take, with its interface, where it is somebody else's. Where the kernel
-/// answers with an error, as of a blackhole of IPv4, nothing is known.
-fn elsewhere(
-    conversation: &mut Conversation,
-    address: IpAddr,
-) -> Option<(Prefix, Option<Ifindex>)> {
-    let mut request = RouteMessage::default();
-    let (family, length) = family_of(address);
-    request.header.address_family = family;
-    request.header.destination_prefix_length = length;
-    request.header.flags = RouteFlags::FibMatch;
-    let destination = RouteAttribute::Destination(address.into());
-    request.attributes.push(destination);
-    let answer = conversation.ask(RouteNetlinkMessage::GetRoute(request), 0);
-    let Ok(Some(RouteNetlinkMessage::NewRoute(route))) = answer else {
-        return None;
-    };
-    let read = Read::of(&route);
-    let to_one = route.header.destination_prefix_length == length;
-    // A longer prefix of ours is another peer's.
-    let is_fine = route.header.protocol == PROTOCOL
-        || route.header.protocol == RouteProtocol::Kernel
-        || route.header.kind == RouteType::Local
-        || (to_one && read.gateway.is_none());
-    let matched = Prefix {
-        address: read.destination.unwrap_or(address),
-        length: route.header.destination_prefix_length,
-    };
-    (!is_fine).then_some((matched, read.ifindex))
-}
-
 fn set(pins: &Pins, routes: &NativeRoutes) -> Result<(), KernelError> {
     let mark = pins.native();
     // Before the first of them: whoever comes next has to find them.
@@ -209,7 +150,7 @@ fn set(pins: &Pins, routes: &NativeRoutes) -> Result<(), KernelError> {
 /// What is not there is no error.
 pub(super) fn remove(pins: &Pins, networks: &BTreeSet<Prefix>) -> Result<(), KernelError> {
     let metrics = pins.metrics();
-    let present = routes(metrics, &names()?)?;
+    let present = present(pins)?;
     let gone = networks.iter().filter_map(|network| {
         let way = present.get(network)?;
         Some((*network, *way))

@@ -26,6 +26,7 @@ mod translating;
 mod tunnel_clients;
 mod tunnel_wire;
 mod tunnelling;
+mod two_sites;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         rolling::trials(),
         tunnelling::trials(),
         native_peers::trials(),
+        two_sites::trials(),
         overlaying::trials(),
         tunnel_clients::trials(),
         tunnel_wire::trials(),

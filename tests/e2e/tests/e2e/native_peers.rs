@@ -36,7 +36,7 @@ fn list(node: &Node) -> Value {
 fn state(node: &Node, peer: &str) -> (String, String) {
     let view = node.headgate(&["tunnel", "get", peer, "-o", "json"]).json();
     let word = |field: &str| view[field].as_str().unwrap_or_default().to_owned();
-    (word("state"), word("reason"))
+    (word("state"), word("diversion"))
 }
 
 fn is_enforced(node: &Node, peer: &str) -> bool {
@@ -186,6 +186,17 @@ fn mixed() {
     for peer in ["node-1", "node-2", "node-3"] {
         assert!(is_enforced(&site.nodes[0], peer), "{peer}");
     }
+    // A network in which another's lies, by the other mode: none is said to divert the other.
+    let mut around = by_native(&[2]).replace("[10.244.3.0/24,", "[10.244.3.0/24, 10.244.0.0/16,");
+    around = around.replace(
+        "[10.244.2.0/24]",
+        "[10.244.2.0/24, 10.244.0.0/24, 10.244.255.0/24]",
+    );
+    site.nodes[0].apply("peers.yaml", &around);
+    for peer in ["node-2", "node-3"] {
+        assert!(is_enforced(&site.nodes[0], peer), "{peer}");
+    }
+    site.nodes[0].apply("peers.yaml", &by_native(&[2]));
     // Who sends from a Native peer's network does not do so through the tunnel.
     three.pod.ip("address add 10.244.2.9/32 dev eth0");
     let forged = "10.244.2.9".parse().expect("an address");

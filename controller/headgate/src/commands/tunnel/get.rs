@@ -53,10 +53,9 @@ fn table(peer: &PeerView) -> String {
         ("Seen", peer.seen()),
         ("Networks", summary.networks.join(", ")),
     ]);
-    let state = peer.reason.iter().cloned();
-    text.push_str(&section("Not as wanted", state));
     let routes = peer.routes.iter().map(RouteView::line);
     text.push_str(&section("Routes", routes));
+    text.push_str(&section("Diverted", peer.diversion.iter().cloned()));
     let findings = peer.findings.iter().map(ToString::to_string);
     text.push_str(&section("Findings", findings));
     text

@@ -18,6 +18,7 @@ use crate::{
     live::{Live, Reading},
     outcome::CliError,
     resource_state::{InterfaceView, ResourceState, findings_of, state},
+    tunnel_state::{self, TunnelState},
 };
 
 /// The tunnel of a node.
@@ -57,8 +58,8 @@ pub(super) struct PeerView {
     #[serde(flatten)]
     pub(super) summary: PeerSummary,
     pub(super) state: ResourceState,
-    /// Why a Native peer's routes are not as wanted.
-    pub(super) reason: Option<String>,
+    /// Why packets do not get to it as they should, where others' do.
+    pub(super) diversion: Option<String>,
     /// Routes to its networks, as they are now.
     pub(super) routes: Vec<RouteView>,
     pub(super) findings: Vec<Finding>,
@@ -110,6 +111,7 @@ impl PeerView {
         match self.reachability.as_ref().map(|found| found.state) {
             Some(Reach::Reachable) => "yes",
             Some(Reach::Unreachable) => "no",
+            Some(Reach::Unknown) => "unknown",
             None => "",
         }
     }
@@ -132,7 +134,7 @@ impl PeerView {
 pub(super) fn read(place: &InstanceArguments) -> Result<TunnelView, CliError> {
     let live = Live::read(place)?;
     let report = live.reading.report(place)?;
-    let (standing, reason) = standing(report, &live.reading);
+    let standing = tunnel_state::of(report, &live.reading);
     let counters = live.kernel.tunnel_counters()?.into_iter();
     let counters = counters.filter(|(_, count)| count.packets > 0);
     let seen = live.kernel.tunnel_seen()?;
@@ -140,7 +142,7 @@ pub(super) fn read(place: &InstanceArguments) -> Result<TunnelView, CliError> {
         .peers
         .iter()
         .map(|peer| (peer, seen.get(&peer.endpoint).map(Duration::as_secs)))
-        .map(|(peer, seen)| peer_view(seen, peer, report, &live.reading, standing));
+        .map(|(peer, seen)| peer_view(seen, peer, report, &live.reading, standing.as_ref()));
     let peers: Vec<PeerView> = peers.collect();
     let device = peers.iter().find_map(|peer| peer.summary.tunnel.as_ref());
     Ok(TunnelView {
@@ -149,8 +151,8 @@ pub(super) fn read(place: &InstanceArguments) -> Result<TunnelView, CliError> {
             port: tunnel.port,
             mtu: tunnel.mtu,
             mac: tunnel.mac.clone(),
-            state: standing,
-            reason,
+            state: state_of(standing.as_ref()),
+            reason: standing.and_then(|standing| standing.reason),
         }),
         peers,
         counters: counters
@@ -164,23 +166,8 @@ pub(super) fn read(place: &InstanceArguments) -> Result<TunnelView, CliError> {
     })
 }
 
-/// How the tunnel stands now, and the agent's reason where it still holds.
-fn standing(report: &Report, reading: &Reading) -> (State, Option<String>) {
-    let Some(tunnel) = &report.tunnel else {
-        return (State::NotEnforced, None);
-    };
-    let reason = match &tunnel.status {
-        PortStatus::Enforced => None,
-        PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason) => Some(reason.clone()),
-    };
-    match reading.observed.tunnel.digest() {
-        Some(live) if live == tunnel.wanted => (State::Enforced, None),
-        Some(_) => {
-            let diversion = reading.observed.tunnel.diversion();
-            (State::Outdated, diversion.or(reason))
-        }
-        None => (State::NotEnforced, reason),
-    }
+fn state_of(standing: Option<&TunnelState>) -> State {
+    standing.map_or(State::NotEnforced, |standing| standing.state)
 }
 
 fn peer_view(
@@ -188,44 +175,51 @@ fn peer_view(
     peer: &PeerSummary,
     report: &Report,
     reading: &Reading,
-    standing: State,
+    standing: Option<&TunnelState>,
 ) -> PeerView {
     let findings = findings_of(report, Kind::TunnelPeer, &peer.name);
     let joined = peer.effective.is_some() && !peer.is_own;
     let is_native = peer.mode == TunnelMode::Native;
-    let missing = native::amiss(peer, &reading.observed.native);
+    let diversion = match is_native {
+        true => unrouted(peer, report, reading),
+        false => standing.and_then(|standing| standing.diverted.get(&peer.name).cloned()),
+    };
     let interface = InterfaceView {
         interface: DEVICE.to_owned(),
-        state: match report.tunnel {
-            _ if is_native && missing.is_some() => State::Outdated,
-            _ if is_native && (joined || peer.is_own) => State::Enforced,
+        state: match state_of(standing) {
+            _ if is_native && (joined || peer.is_own) => match diversion {
+                Some(_) => State::Outdated,
+                None => State::Enforced,
+            },
             // Where there is no other peer, the node itself needs no tunnel.
-            None if peer.is_own => State::Enforced,
-            _ => standing,
+            _ if standing.is_none() && peer.is_own => State::Enforced,
+            State::Enforced if diversion.is_some() => State::Outdated,
+            state => state,
         },
-        reason: None,
+        reason: diversion.clone(),
     };
-    let told = match report.native.get(&peer.name) {
-        Some(PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason)) => Some(reason),
-        _ => None,
-    };
-    let routes = peer.networks.iter().filter_map(|text| {
-        let network = parse_cidr(text).ok()?;
-        let prefix = Prefix {
-            address: network.network(),
-            length: network.prefix_len(),
-        };
-        route_view(text, &prefix, is_native, reading)
-    });
+    let routes = peer
+        .prefixes()
+        .filter_map(|(text, prefix)| route_view(text, &prefix, is_native, reading));
     PeerView {
         state: state(peer.selected, &[interface], &findings),
-        // What the agent has tried says more than what is missing.
-        reason: missing.map(|missing| told.cloned().unwrap_or(missing)),
         routes: routes.filter(|_| joined).collect(),
+        diversion,
         findings,
         reachability: report.reachability.get(&peer.name).cloned(),
         seen_seconds_ago: seen_seconds_ago.filter(|_| joined && !is_native),
         summary: peer.clone(),
+    }
+}
+
+/// Why plain routes do not lead to a Native peer. What the agent has tried says more than what is missing.
+fn unrouted(peer: &PeerSummary, report: &Report, reading: &Reading) -> Option<String> {
+    let missing = native::amiss(peer, &reading.observed.native)?;
+    match report.native.get(&peer.name) {
+        Some(PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason)) => {
+            Some(reason.clone())
+        }
+        _ => Some(missing),
     }
 }
 
