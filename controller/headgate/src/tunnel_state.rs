@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use headgate_agent::report::{PortStatus, Report};
+use headgate_agent::{
+    native,
+    report::{PortStatus, Report},
+};
 use headgate_compile::compilation::PeerSummary;
 use headgate_datapath::tunnel::ObservedTunnel;
 use serde::Serialize;
@@ -51,4 +54,26 @@ fn diversion(peer: &PeerSummary, tunnel: &ObservedTunnel) -> Option<String> {
     let is_joined = peer.effective.is_some() && !peer.is_own;
     let networks = peer.prefixes().map(|(_, prefix)| prefix);
     tunnel.diversion(networks.filter(|_| is_joined))
+}
+
+/// Native peers that plain routes do not lead to as they should, with the reason.
+pub(crate) fn all_unrouted(report: &Report, reading: &Reading) -> BTreeMap<String, String> {
+    let peers = report.peers.iter();
+    let peers = peers.filter(|peer| report.native.contains_key(&peer.name));
+    let unrouted = peers.filter_map(|peer| {
+        let reason = unrouted(peer, report, reading)?;
+        Some((peer.name.clone(), reason))
+    });
+    unrouted.collect()
+}
+
+/// Why plain routes do not lead to a Native peer. What the agent has tried says more than what is missing.
+pub(crate) fn unrouted(peer: &PeerSummary, report: &Report, reading: &Reading) -> Option<String> {
+    let missing = native::amiss(peer, &reading.observed.native)?;
+    match report.native.get(&peer.name) {
+        Some(PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason)) => {
+            Some(reason.clone())
+        }
+        _ => Some(missing),
+    }
 }

@@ -130,10 +130,17 @@ fn accepted() {
             ),
         ),
         (
+            "native-peer",
+            peer(
+                json!({"mode": "Native", "podCIDRs": ["10.244.2.0/24", "2001:db8:2::/64"], "endpoint": "2001:db8::2"}),
+            ),
+        ),
+        (
             "peer-with-all-fields",
             peer(json!({
                 "nodeSelector": {"matchLabels": {"site": "a"}},
                 "podCIDRs": ["10.244.2.1/24"],
+                "mode": "Vxlan",
                 "endpoint": "2001:db8::2",
                 "vni": 16_777_215,
                 "port": 4789,

@@ -270,6 +270,9 @@ fn mended() {
         state == "Outdated" && reason.contains(told)
     });
     assert!(is_enforced(node, "node-3"), "the others are as wanted");
+    let status = node.headgate(&["status"]);
+    assert_ne!(status.code, 0, "{status:?}");
+    assert!(status.output.contains("node-2: Outdated: "), "{status:?}");
     namespace.ip("route del 10.244.2.0/25");
     wait_for(SOON, "it is as wanted again", || {
         is_enforced(node, "node-2")

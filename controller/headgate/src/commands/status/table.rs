@@ -49,6 +49,9 @@ pub(super) fn table(status: &Status) -> String {
     }
     let tunnel = status.tunnel.iter().flat_map(tunnel_lines);
     text.push_str(&section("Tunnel", tunnel));
+    let unrouted = status.unrouted.iter();
+    let unrouted = unrouted.map(|(peer, why)| format!("{peer}: Outdated: {why}"));
+    text.push_str(&section("Native peers", unrouted));
     let findings = status.findings.iter().map(ToString::to_string);
     text.push_str(&section("Findings", findings));
     text.push_str(&section("Failures", status.failures.iter().cloned()));

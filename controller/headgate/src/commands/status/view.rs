@@ -34,6 +34,8 @@ pub(super) struct Status {
     pub(super) interfaces: Vec<InterfaceView>,
     /// Absent where no peer needs one.
     pub(super) tunnel: Option<TunnelState>,
+    /// Native peers that plain routes do not lead to as they should, with the reason.
+    pub(super) unrouted: BTreeMap<String, String>,
     pub(super) findings: Vec<Finding>,
     pub(super) failures: Vec<String>,
 }
@@ -118,6 +120,9 @@ impl Status {
             failsafe_peers: observed.failsafe.iter().map(ToString::to_string).collect(),
             interfaces,
             tunnel: report.and_then(|report| tunnel_state::of(report, reading)),
+            unrouted: report
+                .map(|report| tunnel_state::all_unrouted(report, reading))
+                .unwrap_or_default(),
             findings: report
                 .map(|report| report.findings.clone())
                 .unwrap_or_default(),
@@ -134,6 +139,7 @@ impl Status {
             && self.interfaces.iter().all(is_enforced)
             && self.interfaces.iter().all(|view| view.unjudged() == 0)
             && self.tunnel.as_ref().is_none_or(TunnelState::is_whole)
+            && self.unrouted.is_empty()
             && !self.findings.iter().any(is_stalled)
             && self.failures.is_empty()
             && self

@@ -3,9 +3,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use headgate_agent::{
-    native,
     reachability::{Reach, Reachability},
-    report::{PortStatus, Report},
+    report::Report,
 };
 use headgate_compile::{compilation::PeerSummary, finding::Finding};
 use headgate_crds::{Kind, TunnelMode, parse_cidr};
@@ -181,7 +180,7 @@ fn peer_view(
     let joined = peer.effective.is_some() && !peer.is_own;
     let is_native = peer.mode == TunnelMode::Native;
     let diversion = match is_native {
-        true => unrouted(peer, report, reading),
+        true => tunnel_state::unrouted(peer, report, reading),
         false => standing.and_then(|standing| standing.diverted.get(&peer.name).cloned()),
     };
     let interface = InterfaceView {
@@ -209,17 +208,6 @@ fn peer_view(
         reachability: report.reachability.get(&peer.name).cloned(),
         seen_seconds_ago: seen_seconds_ago.filter(|_| joined && !is_native),
         summary: peer.clone(),
-    }
-}
-
-/// Why plain routes do not lead to a Native peer. What the agent has tried says more than what is missing.
-fn unrouted(peer: &PeerSummary, report: &Report, reading: &Reading) -> Option<String> {
-    let missing = native::amiss(peer, &reading.observed.native)?;
-    match report.native.get(&peer.name) {
-        Some(PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason)) => {
-            Some(reason.clone())
-        }
-        _ => Some(missing),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{assert_words, problem, refusals};
 use crate::{
-    objects::{from, group, policy, protocol, rule},
+    objects::{from, group, peer, policy, protocol, rule},
     submit::named,
 };
 
@@ -15,6 +15,13 @@ pub(super) fn same_words() {
     let tcp = |t: Value| protocol(json!({"tcp": t}));
     let later = |p: Value| rule(json!({"fragments": "Later", "protocols": [{"number": 50}, p]}));
     let port = json!([{"port": 80}]);
+    let native = |field: &str, value: Value| {
+        let mut spec =
+            json!({"mode": "Native", "podCIDRs": ["10.244.2.0/24"], "endpoint": "192.0.2.2"});
+        spec[field] = value;
+        peer(spec)
+    };
+    let vxlan = json!({"podCIDRs": ["10.244.2.0/24"], "endpoint": "192.0.2.2"});
     let objects = named([
         ("no-addresses", rule(json!({"from": {}}))),
         (
@@ -60,6 +67,14 @@ pub(super) fn same_words() {
         ),
         ("hop-by-hop", protocol(json!({"number": 0}))),
         ("routing-header", protocol(json!({"number": 43}))),
+        ("vxlan-without-vni", peer(vxlan)),
+        ("native-with-vni", native("vni", json!(7))),
+        ("native-with-port", native("port", json!(8472))),
+        ("native-with-mac", native("mac", json!("02:68:c0:00:02:02"))),
+        (
+            "native-of-two-families",
+            native("podCIDRs", json!(["10.244.2.0/24", "fd00::/64"])),
+        ),
     ]);
     let outcome = refusals(&objects);
     for (name, object) in &objects {
