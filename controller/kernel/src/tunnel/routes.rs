@@ -259,3 +259,23 @@ fn neighbour(ifindex: Ifindex, address: IpAddr, mac: Option<MacAddress>) -> Neig
     message.attributes.extend(mac);
     message
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_have_metrics_of_their_own() {
+        let prefix = Prefix {
+            address: [10, 244, 2, 0].into(),
+            length: 24,
+        };
+        let names = ["default", "other", "third"];
+        let metrics = names.map(|name| Metrics::of(name).of_prefix(prefix));
+        let different: BTreeSet<u32> = metrics.into_iter().collect();
+        assert_eq!(different.len(), names.len(), "{metrics:?}");
+        assert!(metrics.iter().all(|metric| (700..956).contains(metric)));
+        // Those of the first are in the kernels of those who upgrade.
+        assert_eq!(metrics[0], 761);
+    }
+}

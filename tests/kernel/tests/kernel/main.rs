@@ -13,6 +13,7 @@ mod failsafe;
 mod mending;
 mod messages;
 mod monitoring;
+mod native_routes;
 mod object;
 mod overlay;
 mod real_lists;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         balancing::trials(),
         translating::trials(),
         tunnelling::trials(),
+        native_routes::trials(),
         classifying::trials(),
         captured_frames::trials(),
         counting::trials(),
