@@ -337,6 +337,7 @@ impl Agent {
         facts.here.clone_from(&self.ways.here);
         let endpoints = endpoints(&resources.snapshot, self.node.memory(), labels);
         facts.underlays = facts::underlays(&endpoints)?;
+        facts::direct_delivery(&mut facts, &resources.snapshot, self.node.memory())?;
         Ok(Some(facts))
     }
 }

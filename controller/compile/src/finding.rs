@@ -46,6 +46,8 @@ pub enum FindingReason {
     EndpointInTunnel,
     /// The way to a peer takes too small packets.
     MtuTooSmall,
+    /// The node's stack does what would be passed by.
+    StackInUse,
     /// The node's kernel cannot do it.
     Unsupported,
     /// The link-layer address of the way to a backend is not known.

@@ -88,6 +88,8 @@ pub struct RemotePeer {
     pub vni: u32,
     /// Number of the network that packets from it must carry.
     pub accepted_vni: u32,
+    /// Whether what comes from it goes to pods without the node's stack.
+    pub is_direct: bool,
 }
 
 impl RemotePeer {
@@ -98,7 +100,7 @@ impl RemotePeer {
             vni: self.vni,
             accepted_vni: self.accepted_vni,
             is_v6: u32::from(self.endpoint.is_ipv6()),
-            padding: 0,
+            is_direct: self.is_direct.into(),
         }
     }
 }
@@ -220,10 +222,26 @@ fn show<A: Address>(found: &mut Vec<Boundary<A>>, start: A, class: u16) {
     }
 }
 
-/// The endpoints that compile wants to know the ways to: of the peers that concern a node with these labels,
-/// and of those that are in effect there.
+/// The endpoints that compile wants to know the ways to.
 #[must_use]
 pub fn endpoints(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTreeSet<IpAddr> {
+    let peers = concerning(snapshot, memory, labels);
+    peers.map(TunnelPeerSpec::endpoint_address).collect()
+}
+
+/// Whether compile wants to know the node's pods, and what the stack does with packets for them.
+#[must_use]
+pub fn wants_direct(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> bool {
+    let mut peers = concerning(snapshot, memory, labels);
+    peers.any(TunnelPeerSpec::is_direct)
+}
+
+/// The peers that concern a node with these labels, and those that are in effect there.
+fn concerning<'a>(
+    snapshot: &'a Snapshot,
+    memory: &'a Memory,
+    labels: &'a Labels,
+) -> impl Iterator<Item = &'a TunnelPeerSpec> {
     let submitted = snapshot.submitted.iter();
     let submitted = submitted.filter_map(|submitted| submitted.content.as_ref().ok());
     let in_effect = memory.last_good.values().map(|good| &good.content);
@@ -233,12 +251,8 @@ pub fn endpoints(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTree
             Content::Peer(peer) => Some(&peer.spec),
             _ => None,
         });
-    let selects = |peer: &&TunnelPeerSpec| {
+    peers.filter(|peer| {
         let selector = peer.node_selector.as_ref();
         selector.is_none_or(|selector| selector.matches(labels))
-    };
-    peers
-        .filter(selects)
-        .map(TunnelPeerSpec::endpoint_address)
-        .collect()
+    })
 }

@@ -12,10 +12,10 @@ use headgate_compile::{
     node::{Interface, InterfaceKind, NextHop, NodeFacts, Underlay},
     snapshot::Snapshot,
 };
-use headgate_crds::parse_cidr;
+use headgate_crds::{LocalDelivery, parse_cidr};
 use headgate_datapath::{
     state::{FailsafePeer, Ifindex},
-    tunnel::Tunnel,
+    tunnel::{LocalPod, MacAddress, Tunnel},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -53,6 +53,11 @@ struct Facts {
     underlays: BTreeMap<IpAddr, u32>,
     #[serde(default)]
     vxlan_ports: BTreeMap<u16, String>,
+    /// Numbers of the node's ends of veth pairs, by pod.
+    #[serde(default)]
+    pods: BTreeMap<IpAddr, u32>,
+    #[serde(default)]
+    stack_in_use: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +120,8 @@ impl Facts {
             no_balancer: None,
             underlays: self.underlays.into_iter().map(underlay).collect(),
             vxlan_ports: self.vxlan_ports,
+            pods: self.pods.into_iter().map(pod).collect(),
+            stack_in_use: self.stack_in_use,
         }
     }
 }
@@ -147,6 +154,12 @@ fn over((address, local): (IpAddr, Option<IpAddr>)) -> (IpAddr, NextHop) {
         ..next_hop((address, 0)).1
     };
     (address, hop)
+}
+
+fn pod((address, ifindex): (IpAddr, u32)) -> (IpAddr, LocalPod) {
+    let mac = MacAddress([2, 0, 0, 0, 1, ifindex as u8]);
+    let ifindex = Ifindex(ifindex);
+    (address, LocalPod { ifindex, mac })
 }
 
 fn underlay((endpoint, mtu): (IpAddr, u32)) -> (IpAddr, Underlay) {
@@ -332,9 +345,13 @@ fn render_service(service: &ServiceSummary, text: &mut String) -> std::fmt::Resu
 
 fn render_peer(peer: &PeerSummary, text: &mut String) -> std::fmt::Result {
     let own = if peer.is_own { ", the node itself" } else { "" };
+    let direct = match peer.local_delivery {
+        LocalDelivery::Stack => "",
+        LocalDelivery::Direct => ", to pods directly",
+    };
     writeln!(
         text,
-        "peer {}: generation {}, in effect {}, {} behind {}, VNI {}, {}, from {}{own}",
+        "peer {}: generation {}, in effect {}, {} behind {}, VNI {}, {}, from {}{own}{direct}",
         peer.name,
         peer.generation,
         words(peer.effective),
@@ -367,6 +384,13 @@ fn render_tunnel(tunnel: &Tunnel, text: &mut String) -> std::fmt::Result {
             prefix.length,
             route.gateway,
             words(route.source)
+        )?;
+    }
+    for (address, pod) in &tunnel.pods {
+        writeln!(
+            text,
+            "  pod {address} by interface {} at {}",
+            pod.ifindex.0, pod.mac
         )?;
     }
     Ok(())
@@ -428,6 +452,8 @@ goldens! {
     one_drop_rule
     peers
     peers_refused
+    peers_direct
+    peers_by_the_stack
     two_interfaces
     group
     allow_list

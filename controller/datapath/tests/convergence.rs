@@ -19,7 +19,7 @@ use headgate_datapath::{
     state::{
         Attachment, Block, DatapathState, Digest, FailsafePeer, Ifindex, PortIndex, WantedMode,
     },
-    tunnel::{MacAddress, Tunnel, TunnelDevice, TunnelRoute},
+    tunnel::{LocalPod, MacAddress, Tunnel, TunnelDevice, TunnelRoute},
 };
 use proptest::prelude::*;
 
@@ -373,6 +373,7 @@ prop_compose! {
         mtu in prop_oneof![Just(1450u32), Just(1400)],
         content in 0u8..4,
         networks in prop::collection::btree_map(0u8..6, (0u8..3, 0u8..3), 0..5),
+        pods in prop::collection::btree_map(0u8..4, 1u32..4, 0..4),
     ) -> (Tunnel, Block) {
         let block = block(content, 300);
         let mut tunnel = Tunnel {
@@ -380,7 +381,13 @@ prop_compose! {
             tables: block.digest(),
             neighbours: BTreeMap::new(),
             routes: BTreeMap::new(),
+            pods: BTreeMap::new(),
         };
+        for (pod, ifindex) in pods {
+            let mac = MacAddress([2, 0, 0, 0, 1, pod]);
+            let local = LocalPod { ifindex: Ifindex(ifindex), mac };
+            tunnel.pods.insert([10, 9, 0, pod].into(), local);
+        }
         for (network, (peer, mac)) in networks {
             let gateway = IpAddr::from([10, peer, 0, 0]);
             tunnel.neighbours.insert(gateway, MacAddress([2, 0, 0, 0, peer, mac]));
@@ -481,6 +488,8 @@ proptest! {
             prop_assert_eq!(ring_blocks(&kernel.state), wanted_ring_blocks(next));
             prop_assert_eq!(&kernel.state.failsafe, &next.failsafe);
             prop_assert_eq!(kernel.state.tunnel.digest(), next.tunnel.as_ref().map(Tunnel::digest));
+            let pods = next.tunnel.as_ref().map(|tunnel| tunnel.pods.clone());
+            prop_assert_eq!(&kernel.state.tunnel.pods, &pods.unwrap_or_default());
             prop_assert_eq!(kernel.state.revision(), next.revision());
         }
         prop_assert_eq!(&kernel.broken, &Vec::<String>::new());

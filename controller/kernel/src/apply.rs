@@ -48,6 +48,7 @@ impl Kernel for RunningKernel {
             | Step::MakeTunnelDevice(_)
             | Step::WriteTunnel(_)
             | Step::AttachTunnel
+            | Step::SetTunnelPods { .. }
             | Step::RaiseTunnel
             | Step::SetTunnelRoutes { .. }
             | Step::RemoveTunnelRoutes { .. }

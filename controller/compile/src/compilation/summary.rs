@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::{Forwarding, parse_cidr};
+use headgate_crds::{Forwarding, LocalDelivery, parse_cidr};
 use headgate_datapath::{
     failsafe::Prefix,
     state::{Block, Digest},
@@ -142,6 +142,9 @@ pub struct PeerSummary {
     pub mac: String,
     /// The node's own address on the way there.
     pub local: Option<IpAddr>,
+    /// How what comes from it gets to the node's pods.
+    #[serde(default)]
+    pub local_delivery: LocalDelivery,
     /// What its packets leave by.
     pub tunnel: Option<TunnelSummary>,
 }

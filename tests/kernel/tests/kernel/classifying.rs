@@ -140,6 +140,7 @@ fn two_peers() -> DatapathState {
         local: Some(local.parse().expect("an address")),
         vni,
         accepted_vni: vni,
+        is_direct: false,
     };
     let peers = [
         peer("10.0.2.0/24", "192.0.2.2", "192.0.2.1", 7),
