@@ -16,6 +16,9 @@ use crate::{
 /// The example that joins three of them.
 pub const EXAMPLE: &str = "tunnels/three-nodes.yaml";
 
+/// The example by which two of them give what comes straight to their pods.
+pub const DIRECT: &str = "tunnels/direct.yaml";
+
 /// The port at which pods answer.
 pub const POD_PORT: u16 = 8080;
 

@@ -7,7 +7,7 @@ use headgate_e2e_tests::{
     node::{Node, SOON},
     paths::example,
     trials::on_node,
-    tunnel::{Host, ask, ask_for_much, connect, count},
+    tunnel::{DIRECT, Host, ask, ask_for_much, connect, count},
     wait::wait_for,
 };
 use libtest_mimic::Trial;
@@ -22,8 +22,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_node("a_pod_that_is_made_anew_gets_its_packets", made_anew),
     ]
 }
-
-const EXAMPLE: &str = "tunnels/direct.yaml";
 
 /// Packets that went directly, of so much that a pod was sent over a connection; the rest went by the stack.
 fn delivered(from: &Host, to: &Host, node: &Node) -> [u64; 2] {
@@ -57,7 +55,7 @@ fn said(namespace: &Namespace, program: &str, arguments: &str) -> String {
 }
 
 fn directly() {
-    let site = Site::new(&[1, 2, 3], &example(EXAMPLE));
+    let site = Site::new(&[1, 2, 3], &example(DIRECT));
     let [first, second, third] = [&site.hosts[0], &site.hosts[1], &site.hosts[2]];
     let node = &site.nodes[1];
     // Where a pod is, is known from its first packets on.
@@ -101,7 +99,7 @@ spec:
 }
 
 fn by_the_stack() {
-    let site = Site::new(&[1, 2], &example(EXAMPLE));
+    let site = Site::new(&[1, 2], &example(DIRECT));
     let [first, second] = [&site.hosts[0], &site.hosts[1]];
     let node = &site.nodes[1];
     wait_for(SOON, "pods get packets directly", || {
@@ -143,7 +141,7 @@ fn by_the_stack() {
 }
 
 fn shaped() {
-    let site = Site::new(&[1, 2], &example(EXAMPLE));
+    let site = Site::new(&[1, 2], &example(DIRECT));
     let [first, second] = [&site.hosts[0], &site.hosts[1]];
     let node = &site.nodes[1];
     wait_for(SOON, "pods get packets directly", || {
@@ -163,7 +161,7 @@ fn shaped() {
 }
 
 fn made_anew() {
-    let site = Site::new(&[1, 2], &example(EXAMPLE));
+    let site = Site::new(&[1, 2], &example(DIRECT));
     let [first, second] = [&site.hosts[0], &site.hosts[1]];
     let node = &site.nodes[1];
     wait_for(SOON, "pods get packets directly", || {
