@@ -35,6 +35,7 @@ use crate::{
     cycle::{Inputs, Node, is_joined},
     facts,
     lock::{InstanceLock, LockError},
+    pods,
     prober::{Prober, Targets},
     reachability::{Book, Reach},
     report::{PortStatus, Report},
@@ -91,6 +92,13 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let cluster = source
         .client()
         .map(|client| Cluster::start(client, &config.node_name, &config.namespace));
+    match source.client() {
+        Some(client) => {
+            let node_name = config.node_name.clone();
+            tokio::spawn(pods::keep(client.clone(), node_name, folder));
+        }
+        None => pods::forget(&folder),
+    }
     let known = Known::new(&config, former.as_ref(), &source);
     let pulse = Pulse::default();
     let found = former.as_ref().map(found_by).unwrap_or_default();
@@ -423,15 +431,31 @@ impl Said {
     }
 
     fn tell_peers(&self, report: &Report) {
+        for (peer, why) in &report.diverted {
+            if self.report.diverted.get(peer) != Some(why) {
+                tracing::error!(peer, "{why}");
+            }
+        }
+        for peer in self.report.diverted.keys() {
+            if !report.diverted.contains_key(peer) {
+                tracing::info!(peer, "packets to it take the tunnel's routes");
+            }
+        }
         for (peer, now) in &report.reachability {
             let before = self.report.reachability.get(peer);
             if before.is_some_and(|before| before.state == now.state) {
                 continue;
             }
-            match (&now.reason, now.state) {
-                (Some(reason), _) => tracing::warn!(peer, "unreachable: {reason}"),
-                (None, Reach::Reachable) => tracing::info!(peer, "reachable"),
-                (None, Reach::Unreachable) => tracing::warn!(peer, "unreachable"),
+            let reason = now.reason.as_deref().unwrap_or("nothing is heard");
+            match now.state {
+                Reach::Reachable => tracing::info!(peer, "reachable"),
+                Reach::Unreachable => tracing::warn!(peer, "unreachable: {reason}"),
+                Reach::Unknown => {
+                    tracing::info!(
+                        peer,
+                        "silent, and whether it is there cannot be asked: {reason}"
+                    );
+                }
             }
         }
     }

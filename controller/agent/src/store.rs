@@ -173,7 +173,7 @@ pub fn report(folder: &Path) -> Result<Option<Report>, StoreError> {
     read(&folder.join("report.json"))
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     match std::fs::read(path) {
         Ok(bytes) => match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Some(value)),
@@ -191,7 +191,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
 }
 
 /// Writes whole or not at all: a new file takes the old one's place once it is on the disk.
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let attempt = || -> std::io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -209,7 +209,7 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
     })
 }
 
-fn remove(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != ErrorKind::NotFound => Err(StoreError::File {
             path: path.to_owned(),

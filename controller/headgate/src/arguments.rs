@@ -14,9 +14,9 @@ use headgate_kernel::Instance;
 
 use crate::outcome::CliError;
 
-/// Where an instance keeps what it has.
+/// Where an instance's agent keeps what it knows.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct InstanceArguments {
+pub(crate) struct StateArguments {
     /// Instance of the agent on this node: names its pins, its state folder and its lock.
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = instance_name)]
     pub(crate) instance: String,
@@ -24,20 +24,33 @@ pub(crate) struct InstanceArguments {
     /// Folder in which all instances keep their state.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/headgate")]
     pub(crate) state_dir: PathBuf,
+}
+
+/// Where an instance keeps what it has.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct InstanceArguments {
+    #[command(flatten)]
+    pub(crate) state: StateArguments,
 
     /// Where the BPF file system is mounted.
     #[arg(long, value_name = "DIR", default_value = headgate_kernel::DEFAULT_BPFFS)]
     pub(crate) bpffs: PathBuf,
 }
 
-impl InstanceArguments {
+impl StateArguments {
     pub(crate) fn folder(&self) -> PathBuf {
         state_folder(&self.state_dir, &self.instance)
+    }
+}
+
+impl InstanceArguments {
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.state.folder()
     }
 
     pub(crate) fn kernel_instance(&self) -> Instance {
         Instance {
-            name: self.instance.clone(),
+            name: self.state.instance.clone(),
         }
     }
 }

@@ -93,7 +93,7 @@ impl Reading {
     /// The report, for commands that have nothing to say without one.
     pub(crate) fn report(&self, place: &InstanceArguments) -> Result<&Report, CliError> {
         self.report.as_ref().ok_or_else(|| CliError::NoReport {
-            instance: place.instance.clone(),
+            instance: place.state.instance.clone(),
             folder: place.folder(),
         })
     }

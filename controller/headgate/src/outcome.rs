@@ -69,6 +69,10 @@ pub(crate) enum CliError {
     },
     #[error("there is no TunnelPeer {name:?} on this node; {known}")]
     NoPeer { name: String, known: String },
+    #[error(
+        "there is no Pod {name:?} on this node that has a network namespace of its own; see `headgate pod list` ({known})"
+    )]
+    NoPod { name: String, known: String },
     #[error("the two addresses are of two families; give two IPv4 or two IPv6 addresses")]
     TwoFamilies,
     #[error("there is no rule {name} in effect on this node; {known}")]
@@ -113,6 +117,16 @@ impl CliError {
         Self::NoPeer {
             name: name.to_owned(),
             known: listed(known),
+        }
+    }
+
+    /// No Pod is called so, as far as names are known.
+    pub(crate) fn no_pod(name: &str, note: Option<String>) -> Self {
+        Self::NoPod {
+            name: name.to_owned(),
+            known: note.unwrap_or_else(|| {
+                "those with hostNetwork, and those that have ended, are not kept".to_owned()
+            }),
         }
     }
 

@@ -34,7 +34,7 @@ use crate::{
 impl Kernel for RunningKernel {
     fn observe(&mut self) -> Result<Observed, KernelError> {
         self.built.clear();
-        observe(&self.pins, &mut self.blocks, self.settled)
+        observe(&self.pins, &mut self.blocks, &mut self.ways, self.settled)
     }
 
     fn apply(

@@ -28,7 +28,7 @@ use crate::{
     monitor::{Filter, Monitor},
     pins::{Instance, LINK_FOLDERS, Pins, names_in, unpin},
     shared::Shared,
-    tunnel,
+    tunnel::{self, Ways},
 };
 
 /// The running kernel, as far as one instance has a part in it.
@@ -39,6 +39,8 @@ use crate::{
 pub struct RunningKernel {
     pub(crate) pins: Pins,
     pub(crate) blocks: BlockReader,
+    /// The ways to the tunnel's networks, as far as they were asked for.
+    pub(crate) ways: Ways,
     /// Blocks built since the last look that may stand in no slot yet.
     pub(crate) built: BTreeMap<(Digest, Capacity), Map>,
     pub(crate) grace: Option<GracePeriod>,
@@ -77,6 +79,7 @@ impl RunningKernel {
         Self {
             pins,
             blocks: BlockReader::default(),
+            ways: Ways::default(),
             built: BTreeMap::new(),
             grace: None,
             settled: false,

@@ -56,9 +56,9 @@ pub(crate) fn run(arguments: AgentArguments) -> Result<Outcome, CliError> {
         node_name: arguments.node.name()?,
         failsafe: arguments.node.failsafe(),
         node_labels: arguments.node.node_labels.0,
-        instance: arguments.instance.instance,
+        instance: arguments.instance.state.instance,
         bpffs: arguments.instance.bpffs,
-        state: arguments.instance.state_dir,
+        state: arguments.instance.state.state_dir,
         source: match arguments.source.as_str() {
             "kubernetes" => SourceConfig::Kubernetes {
                 kubeconfig: arguments.kubeconfig,

@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &DetachArguments) -> Result<Outcome, CliError> {
     let mut kernel = RunningKernel::open_read_only(&place.kernel_instance(), &place.bpffs)?;
     let attached = attached(&mut kernel);
     let links = kernel.detach_all()?;
-    print(&told(&place.instance, &attached, links))?;
+    print(&told(&place.state.instance, &attached, links))?;
     Ok(Outcome::Fine)
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &DetachArguments) -> Result<Outcome, CliError> {
 fn lock(place: &InstanceArguments) -> Result<InstanceLock, CliError> {
     InstanceLock::take(&place.folder()).map_err(|error| match error {
         LockError::Held { pid } => CliError::AgentRuns {
-            instance: place.instance.clone(),
+            instance: place.state.instance.clone(),
             pid,
         },
         error @ LockError::File { .. } => CliError::Lock(error),

@@ -21,12 +21,14 @@ use headgate_layout::{tunnel::Event, verdict::Count};
 
 use crate::{blocks::BlockReader, bpf::Map, pins::Pins};
 
+pub(crate) use self::diverted::Ways;
 pub use self::underlay::{Underlay, underlays, vxlan_ports};
 
 /// What was found, and the map that holds the tables.
 pub(crate) fn observe(
     pins: &Pins,
     blocks: &mut BlockReader,
+    ways: &mut Ways,
 ) -> Result<(ObservedTunnel, Option<u32>), KernelError> {
     let device = device::find(pins)?;
     let maps = tables::open(pins)?;
@@ -46,7 +48,7 @@ pub(crate) fn observe(
         observed.neighbours = routes::neighbours(found.ifindex)?;
         observed.routes = routes::routes(found.ifindex)?;
         if found.is_up {
-            observed.diverted = diverted::find(found.ifindex, &observed.routes)?;
+            observed.diverted = ways.diverted(found.ifindex, &observed.routes)?;
         }
         if let Some(maps) = &maps {
             observed.programs = programs::attached(pins, found.ifindex, maps.tables.id())?;

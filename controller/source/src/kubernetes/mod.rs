@@ -1,6 +1,7 @@
 //! The Kubernetes API as the source of resources.
 
 mod client;
+mod pods;
 mod watched;
 mod words;
 
@@ -30,6 +31,7 @@ use crate::{
 };
 
 pub use client::{ClientError, Connection, connect};
+pub use pods::{LocalPod, local_pods};
 pub use watched::{Events, Watched, list, next_of_any};
 pub use words::explain;
 

@@ -262,6 +262,7 @@ fn later() {
     fleet.nodes[0].read_from(&own, &name);
     fleet.nodes[0].spawn();
     fleet.nodes[0].wait_for_log("makes the agents' role and its binding");
+    fleet.nodes[0].wait_for_log("the node's Pods are not heard of");
     fleet.grant();
     let patience = Duration::from_secs(60);
     wait_for(patience, "the definitions are asked for", || {
@@ -274,6 +275,7 @@ fn later() {
         fleet.arrivals(0, 7001) == 0
     });
     fleet.wait_for_datapath(0, "is ready", is_ready);
+    fleet.nodes[0].wait_for_log("the node's Pods are heard of again");
 }
 
 /// Starts the agent, waits until it says this, and sees that it goes on.

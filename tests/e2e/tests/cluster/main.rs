@@ -13,6 +13,7 @@ mod nodes;
 mod objects;
 mod operator;
 mod peers;
+mod pods;
 mod refused;
 mod simulated;
 mod submit;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         operator::trials(),
         endpoints::trials(),
         peers::trials(),
+        pods::trials(),
         leader::trials(),
         simulated::trials(),
         nodes::trials(),

@@ -50,7 +50,8 @@ fn command(node: &Namespace, arguments: &[&str]) -> Command {
 }
 
 fn get(node: &Namespace, address: &str) -> Value {
-    Said::of(&mut command(node, &["pod", "get", address, "-o", "json"])).json()
+    let found = Said::of(&mut command(node, &["pod", "get", address, "-o", "json"])).json();
+    found[0].clone()
 }
 
 fn found() {
@@ -119,7 +120,9 @@ fn found() {
         let reason = pod["reason"].as_str().unwrap_or_default();
         assert!(reason.contains(why), "{pod:#}");
     }
-    let table = Said::of(&mut command(&node, &["pod", "list"])).output;
-    assert!(table.contains("point to point"), "{table}");
+    let table = Said::of(&mut command(&node, &["pod", "list"]));
+    assert!(table.output.contains("point to point"), "{table:?}");
+    let named = table.errors.contains("names of Pods are not known");
+    assert!(named, "{table:?}");
     drop((bridged, alone));
 }

@@ -92,12 +92,20 @@ fn exchange(mut node: Node) {
         ip(&format!("link set v1 netns {namespace}"));
         go.send(()).expect("it waits");
         told.recv().expect("the far end");
-        let client = |from, to| threads.spawn(move || there_and_back(from, to, is_replaced));
+        let (begin, begun) = mpsc::channel();
+        let client = |from, to| {
+            let begin = begin.clone();
+            threads.spawn(move || there_and_back(from, to, &begin, is_replaced))
+        };
         let clients = [
             client("10.0.1.1:0", "10.0.2.1:7"),
             client("[fd00:1::1]:0", "[fd00:2::1]:7"),
         ];
         let replaced = SetAtEnd(is_replaced);
+        for _ in &clients {
+            let waited = begun.recv_timeout(Duration::from_secs(60));
+            waited.expect("the far end answers");
+        }
         for _ in 0..REPLACEMENTS {
             let step = Step::AttachTunnel;
             node.kernel.apply(&step, &wanted.blocks).expect("replaced");
@@ -207,19 +215,38 @@ fn far_end(tell: &mpsc::Sender<String>, gone: &mpsc::Receiver<()>, is_over: &Ato
 }
 
 /// One packet after the other until all is replaced, each of which must come back. Gives their number.
-fn there_and_back(from: &str, to: &str, is_replaced: &AtomicBool) -> u32 {
+fn there_and_back(from: &str, to: &str, begin: &mpsc::Sender<()>, is_replaced: &AtomicBool) -> u32 {
     let socket = UdpSocket::bind(from).expect("an address of the node");
-    let timeout = Some(Duration::from_secs(10));
-    socket.set_read_timeout(timeout).expect("set");
     let to: SocketAddr = to.parse().expect("an address");
-    let mut number = 0_u32;
+    let wait = |seconds| {
+        let timeout = Some(Duration::from_secs(seconds));
+        socket.set_read_timeout(timeout).expect("set");
+    };
+    let answer = || {
+        let mut answer = [0; 4];
+        socket.recv(&mut answer).map(|_| u32::from_be_bytes(answer))
+    };
+    let send = |number: u32| socket.send_to(&number.to_be_bytes(), to).expect("sent");
+    // The underlay, which has just come up, may lose the first.
+    wait(1);
+    let attempts = std::iter::repeat_with(|| {
+        send(u32::MAX);
+        answer()
+    });
+    assert!(
+        attempts.take(20).any(|answer| answer.is_ok()),
+        "the far end answers"
+    );
+    begin.send(()).expect("it waits");
+    wait(10);
+    let mut number = 0;
     while number < PACKETS || !is_replaced.load(Ordering::Relaxed) {
-        socket.send_to(&number.to_be_bytes(), to).expect("sent");
-        let mut answer = [0; 64];
-        let length = socket
-            .recv(&mut answer)
-            .unwrap_or_else(|error| panic!("packet {number} to {to}: {error}"));
-        assert_eq!(answer[..length], number.to_be_bytes());
+        send(number);
+        let mut answered = u32::MAX;
+        while answered == u32::MAX {
+            answered = answer().unwrap_or_else(|error| panic!("packet {number} to {to}: {error}"));
+        }
+        assert_eq!(answered, number);
         number += 1;
     }
     number

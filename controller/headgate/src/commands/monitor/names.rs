@@ -97,7 +97,7 @@ impl Names {
     /// Counter of a rule that is in effect.
     pub(super) fn counter(&self, policy: &str, rule: &str) -> Result<u32, CliError> {
         let report = self.report.as_ref().ok_or_else(|| CliError::NoReport {
-            instance: self.place.instance.clone(),
+            instance: self.place.state.instance.clone(),
             folder: self.place.folder(),
         })?;
         let mut services = report.services.iter().filter(|_| rule == SOURCE_RANGES);

@@ -2,6 +2,7 @@
 
 mod get;
 mod list;
+mod names;
 mod view;
 
 use clap::{Args, Subcommand};
@@ -10,9 +11,10 @@ use crate::outcome::{CliError, Outcome};
 
 /// Show which interface of this node each pod is behind, and the programs there.
 ///
-/// It is read from the kernel now, from routes of the main table, neighbours and bridges' forwarding tables; no
-/// agent is asked, and pods' names are not known. A pod is at a veth of its own or behind a bridge; one that has
-/// been silent for long may be missing, and pods in the node's network namespace are.
+/// Places are read from the kernel now, from routes of the main table, neighbours and bridges' forwarding tables; no
+/// agent is asked. A pod is at a veth of its own or behind a bridge. Names are what an agent that watches the API has
+/// heard of this node's Pods; without one, a pod that has been silent for long may be missing. Pods in the node's
+/// network namespace are.
 #[derive(Args, Debug)]
 pub(crate) struct PodArguments {
     #[command(subcommand)]

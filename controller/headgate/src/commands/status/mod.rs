@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &StatusArguments) -> Result<Outcome, CliError> {
     }
     let live = Live::read(&arguments.place)?;
     let counts = reason_counts(&live)?;
-    let status = Status::new(&arguments.place.instance, &live.reading, &counts);
+    let status = Status::new(&arguments.place.state.instance, &live.reading, &counts);
     arguments.output.show(&status, table::table)?;
     Ok(Outcome::fine_if(status.all_enforced))
 }

@@ -71,6 +71,11 @@ fn table(view: &TunnelView) -> String {
             reason.unwrap_or_default(),
         ));
     }
+    for peer in &view.peers {
+        if let Some(diversion) = &peer.diversion {
+            text.push_str(&format!("\n{}: {diversion}\n", peer.summary.name));
+        }
+    }
     if !view.counters.is_empty() {
         let rows = view.counters.iter().map(|counter| {
             [
