@@ -15,7 +15,7 @@ use aya::{
     EbpfLoader,
     programs::{
         SchedClassifier, TcAttachType,
-        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
 };
 use headgate_compile::tunnel::RemotePeer;
@@ -356,38 +356,51 @@ fn foreign() {
     let mut node = Node::by_clsact();
     let wanted = tunnel(1, PORT);
     node.converge(&wanted);
-    // A plain program, in our place at the device.
     let mut object = EbpfLoader::new().load(OBJECT).expect("an object");
     let theirs = object.program_mut("headgate_egress").expect("a program");
     let theirs: &mut SchedClassifier = theirs.try_into().expect("a classifier");
     theirs.load().expect("loaded");
-    take_off(TcAttachType::Ingress);
-    drop(qdisc_add_clsact(DEVICE));
-    let options = TcAttachOptions::Netlink(PLACE);
-    let link = theirs
-        .attach_with_options(DEVICE, TcAttachType::Ingress, options)
-        .expect("attached");
-    assert_eq!(node.observe().tunnel.programs, None);
-    let last = node.run(&wanted).into_iter().next_back().expect("a step");
-    let Err(KernelError::Unusable { what, remedy }) = last.result else {
-        panic!("{:?}", last.result);
+    let mut attach = |place| {
+        let options = TcAttachOptions::Netlink(place);
+        let attached = theirs.attach_with_options(DEVICE, TcAttachType::Ingress, options);
+        attached.expect("attached");
     };
-    assert!(what.contains("headgate_egress"), "{what}");
-    assert!(
-        remedy.contains("tc filter del dev headgate_vxlan ingress pref 1"),
-        "{remedy}"
-    );
-    assert!(!run("ip", "link show headgate_vxlan").contains(",UP"));
-    assert!(hooks().contains(&BOTH[1]), "it is left");
-    theirs.detach(link).expect("taken off");
+    // In our place, by name; then by a filter of another protocol, which keeps all others from its priority.
+    take_off(TcAttachType::Ingress);
+    attach(PLACE);
+    let said = refused(&mut node, &wanted);
+    assert!(said.contains("\"headgate_egress\""), "{said}");
+    run("tc", REMEDY);
+    let filter = "filter add dev headgate_vxlan ingress pref 1 protocol ip bpf da bytecode";
+    let whole = filter.split(' ').chain(["1,6 0 0 0"]);
+    let added = std::process::Command::new("tc").args(whole).status();
+    assert!(added.expect("tc").success());
+    let said = refused(&mut node, &wanted);
+    assert!(said.contains("has another filter"), "{said}");
+    run("tc", REMEDY);
     // Others behind ours stay, and see what ours pass.
-    let options = TcAttachOptions::Netlink(NlOptions {
+    attach(NlOptions {
         priority: 2,
         ..PLACE
     });
-    theirs
-        .attach_with_options(DEVICE, TcAttachType::Ingress, options)
-        .expect("attached");
     node.converge(&wanted);
     assert_eq!(programs().len(), 3);
+}
+
+const REMEDY: &str = "filter del dev headgate_vxlan ingress pref 1";
+
+/// Why the tunnel is not in force. What stands in the way is left there, and the device is down meanwhile.
+fn refused(node: &mut Node, wanted: &DatapathState) -> String {
+    assert_eq!(node.observe().tunnel.programs, None);
+    let last = node.run(wanted).into_iter().next_back().expect("a step");
+    let Err(KernelError::Unusable { what, remedy }) = last.result else {
+        panic!("{:?}", last.result);
+    };
+    assert!(remedy.contains(&format!("`tc {REMEDY}`")), "{remedy}");
+    assert!(!run("ip", "link show headgate_vxlan").contains(",UP"));
+    assert_ne!(
+        run("tc", "filter show dev headgate_vxlan ingress pref 1"),
+        ""
+    );
+    what
 }
