@@ -56,6 +56,8 @@ pub enum FindingReason {
     NoEndpoints,
     /// Backends answer by an interface where nobody translates their replies.
     RepliesUnseen,
+    /// The kernel refused something that it needs.
+    NotEnforced,
     /// A rule can match nothing.
     MatchesNothing,
     /// Accepted, but hardly meant.

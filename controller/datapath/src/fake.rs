@@ -340,6 +340,9 @@ impl FakeKernel {
             }
             Step::MakeFlows => self.state.flows = true,
             Step::RemoveFlows => self.state.flows = false,
+            Step::AttachEgress { .. } | Step::AttachOverlay { .. } if !self.state.flows => {
+                return Err(Self::refuse("there is no table of flows"));
+            }
             Step::AttachEgress { port, ifindex, .. } => {
                 let attached = AttachedEgress {
                     ifindex: Some(*ifindex),

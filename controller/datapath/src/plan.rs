@@ -308,6 +308,21 @@ impl Step {
             _ => None,
         }
     }
+
+    /// Whether services alone suffer when this step fails: policies go live without it.
+    #[must_use]
+    pub fn is_for_services(&self) -> bool {
+        matches!(
+            self,
+            Self::MakeFlows | Self::AttachEgress { .. } | Self::AttachOverlay { .. }
+        )
+    }
+
+    /// Whether the steps behind it are carried out also where it fails.
+    #[must_use]
+    pub fn fails_alone(&self) -> bool {
+        self.concerns_only().is_some() || self.is_for_services()
+    }
 }
 
 impl Step {

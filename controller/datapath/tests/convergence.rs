@@ -338,6 +338,36 @@ fn replies_are_restored_from_before_the_first_packet_that_needs_it_until_after_t
 }
 
 #[test]
+fn what_services_lack_holds_up_no_policy() {
+    let mut with = DatapathState {
+        flows: true,
+        overlay: [(Ifindex(1), "eth0".to_owned())].into(),
+        ..state(&[(0, 2, 300)])
+    };
+    with.ports.values_mut().for_each(|port| port.egress = true);
+    for (kind, failures) in [
+        (StepKind::AttachEgress, 1),
+        (StepKind::AttachOverlay, 1),
+        // Without the table, programs have nothing to go by.
+        (StepKind::MakeFlows, 3),
+    ] {
+        let mut kernel = FakeKernel::new(object());
+        kernel.converge(&state(&[(0, 1, 300)]));
+        kernel.fail_next = Some(kind);
+        let plan = diff(&kernel.state, &with, object()).unwrap();
+        let outcomes = carry_out(&mut kernel, plan, &with.blocks);
+        let failed = outcomes.iter().filter(|outcome| outcome.result.is_err());
+        assert_eq!(failed.count(), failures, "{outcomes:?}");
+        assert_eq!(enforced(&kernel.state), wanted(&with));
+        assert_eq!(kernel.broken, Vec::<String>::new());
+        // It is tried again.
+        kernel.converge(&with);
+        assert!(kernel.state.flows && kernel.state.egress.len() == 1);
+        assert_eq!(kernel.state.overlay.len(), 1);
+    }
+}
+
+#[test]
 fn replies_are_restored_as_long_as_there_are_flows() {
     let mut kernel = FakeKernel::new(object());
     let with_flows = |egress| {
@@ -470,7 +500,7 @@ fn step_by_step(kernel: &mut FakeKernel, next: &DatapathState) {
             moved == 0 || stayed == 0,
             "torn between revisions after {step}"
         );
-        if failed && step.concerns_only().is_none() {
+        if failed && !step.fails_alone() {
             break;
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use headgate_crds::{Forwarding, LocalDelivery, parse_cidr};
 use headgate_datapath::{
     failsafe::Prefix,
-    state::{Block, Digest},
+    state::{Block, Digest, Ifindex},
 };
 use headgate_layout::verdict::Action;
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,20 @@ pub struct ServiceSummary {
     /// Who may use it; absent: any.
     #[serde(default)]
     pub source_ranges: Option<SourceRangesSummary>,
+    /// For the agent that compiled it.
+    #[serde(skip)]
+    pub needs: Needs,
+}
+
+/// What a service needs of the node besides the programs on its interfaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The table of flows.
+    pub flows: bool,
+    /// Interfaces with the program at the egress that restores replies.
+    pub egress: BTreeSet<Ifindex>,
+    /// Interfaces with the program that sends packets on to overlays, and back.
+    pub overlay: BTreeSet<Ifindex>,
 }
 
 /// A service's source ranges, for people.
