@@ -50,6 +50,7 @@ pub fn read(
         next_hops: BTreeMap::new(),
         here: BTreeSet::new(),
         underlays: BTreeMap::new(),
+        pods_mtu: None,
         vxlan_ports: vxlan_ports()?,
     })
 }

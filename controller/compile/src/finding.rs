@@ -46,6 +46,8 @@ pub enum FindingReason {
     EndpointInTunnel,
     /// The way to a peer takes too small packets.
     MtuTooSmall,
+    /// Pods may send longer packets than the tunnel takes.
+    PodMtuTooLarge,
     /// The node's kernel cannot do it.
     Unsupported,
     /// The link-layer address of the way to a backend is not known.

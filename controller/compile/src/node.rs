@@ -93,6 +93,8 @@ pub struct NodeFacts {
     pub here: BTreeSet<IpAddr>,
     /// Ways to endpoints of the tunnel.
     pub underlays: BTreeMap<IpAddr, Underlay>,
+    /// The largest MTU of the node's own pods, where there is a tunnel and it is known.
+    pub pods_mtu: Option<u32>,
     /// UDP ports of VXLAN devices that are not the tunnel's, with their names.
     pub vxlan_ports: BTreeMap<u16, String>,
 }

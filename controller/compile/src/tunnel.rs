@@ -7,6 +7,7 @@ use std::{
 
 use headgate_crds::{IpNet, TunnelPeerSpec};
 use headgate_datapath::{
+    failsafe::Prefix,
     state::{Block, Digest},
     tunnel::{MacAddress, Neighbours},
 };
@@ -224,6 +225,39 @@ fn show<A: Address>(found: &mut Vec<Boundary<A>>, start: A, class: u16) {
 /// and of those that are in effect there.
 #[must_use]
 pub fn endpoints(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTreeSet<IpAddr> {
+    concerning(snapshot, memory, labels)
+        .map(TunnelPeerSpec::endpoint_address)
+        .collect()
+}
+
+/// The networks of a node with these labels and addresses, as its own peers have them; none where there is no
+/// other peer, and so no tunnel.
+#[must_use]
+pub fn own_networks(
+    snapshot: &Snapshot,
+    memory: &Memory,
+    labels: &Labels,
+    addresses: &BTreeSet<IpAddr>,
+) -> BTreeSet<Prefix> {
+    let is_own = |peer: &&TunnelPeerSpec| addresses.contains(&peer.endpoint_address());
+    if concerning(snapshot, memory, labels).all(|peer| is_own(&peer)) {
+        return BTreeSet::new();
+    }
+    concerning(snapshot, memory, labels)
+        .filter(is_own)
+        .flat_map(TunnelPeerSpec::networks)
+        .map(|network| Prefix {
+            address: network.network(),
+            length: network.prefix_len(),
+        })
+        .collect()
+}
+
+fn concerning<'a>(
+    snapshot: &'a Snapshot,
+    memory: &'a Memory,
+    labels: &'a Labels,
+) -> impl Iterator<Item = &'a TunnelPeerSpec> {
     let submitted = snapshot.submitted.iter();
     let submitted = submitted.filter_map(|submitted| submitted.content.as_ref().ok());
     let in_effect = memory.last_good.values().map(|good| &good.content);
@@ -233,12 +267,8 @@ pub fn endpoints(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTree
             Content::Peer(peer) => Some(&peer.spec),
             _ => None,
         });
-    let selects = |peer: &&TunnelPeerSpec| {
+    peers.filter(|peer| {
         let selector = peer.node_selector.as_ref();
         selector.is_none_or(|selector| selector.matches(labels))
-    };
-    peers
-        .filter(selects)
-        .map(TunnelPeerSpec::endpoint_address)
-        .collect()
+    })
 }

@@ -52,6 +52,8 @@ struct Facts {
     #[serde(default)]
     underlays: BTreeMap<IpAddr, u32>,
     #[serde(default)]
+    pods_mtu: Option<u32>,
+    #[serde(default)]
     vxlan_ports: BTreeMap<u16, String>,
 }
 
@@ -114,6 +116,7 @@ impl Facts {
             here: self.here.into_iter().collect(),
             no_balancer: None,
             underlays: self.underlays.into_iter().map(underlay).collect(),
+            pods_mtu: self.pods_mtu,
             vxlan_ports: self.vxlan_ports,
         }
     }
@@ -428,6 +431,7 @@ goldens! {
     one_drop_rule
     peers
     peers_refused
+    pods_mtu
     two_interfaces
     group
     allow_list

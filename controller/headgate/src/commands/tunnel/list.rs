@@ -71,6 +71,9 @@ fn table(view: &TunnelView) -> String {
             reason.unwrap_or_default(),
         ));
     }
+    for finding in view.oversized() {
+        text.push_str(&format!("{finding}\n"));
+    }
     if !view.counters.is_empty() {
         let rows = view.counters.iter().map(|counter| {
             [
