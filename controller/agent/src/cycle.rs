@@ -275,6 +275,7 @@ impl<K: Kernel> Node<K> {
             peers: compilation.peers.clone(),
             reachability: reachability(&compilation.peers, inputs.reachability),
             tunnel: tunnel_report(wanted, observed, reasons.tunnel.as_ref()),
+            diverted: observed.map_or_else(BTreeMap::new, |o| diverted(&compilation.peers, o)),
             tables: compilation.tables.clone(),
             findings,
             failures,
@@ -319,6 +320,20 @@ pub(crate) fn is_joined(peer: &PeerSummary) -> bool {
     peer.effective.is_some() && !peer.is_own
 }
 
+/// Peers that packets do not get to by the tunnel's routes, with the reason.
+fn diverted(peers: &[PeerSummary], observed: &Observed) -> BTreeMap<String, String> {
+    let tunnel = &observed.tunnel;
+    if tunnel.diverted.is_empty() {
+        return BTreeMap::new();
+    }
+    let joined = peers.iter().filter(|peer| is_joined(peer));
+    let why = joined.filter_map(|peer| {
+        let networks = peer.prefixes().map(|(_, prefix)| prefix);
+        Some((peer.name.clone(), tunnel.diversion(networks)?))
+    });
+    why.collect()
+}
+
 /// How the tunnel stands, by what was read back.
 fn tunnel_report(
     wanted: Option<&DatapathState>,
@@ -331,11 +346,7 @@ fn tunnel_report(
         None => PortStatus::NotEnforced(because("the kernel could not be read")),
         Some(observed) => match observed.tunnel.digest() {
             Some(live) if live == wanted => PortStatus::Enforced,
-            Some(_) => {
-                let diversion = observed.tunnel.diversion();
-                let amiss = diversion.as_deref().unwrap_or("it is not as wanted");
-                PortStatus::Outdated(because(amiss))
-            }
+            Some(_) => PortStatus::Outdated(because("it is not as wanted")),
             None => PortStatus::NotEnforced(because("it is not there")),
         },
     };

@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     now,
-    reachability::{Book, due, note},
+    reachability::{Book, Heard, due, note},
 };
 
 /// Between two rounds.
@@ -45,14 +45,15 @@ pub(crate) type Targets = BTreeMap<IpAddr, u16>;
 /// The task that watches, as the agent has it. It ends with this value.
 #[derive(Debug)]
 pub(crate) struct Prober {
-    targets: watch::Sender<Targets>,
+    /// `None` before anybody said whom to watch: what a former agent found is kept until then.
+    targets: watch::Sender<Option<Targets>>,
     found: watch::Receiver<Book>,
 }
 
 impl Prober {
     /// Begins with what a former agent found.
     pub(crate) fn start(instance: Instance, bpffs: PathBuf, former: Book) -> Self {
-        let (targets, wanted) = watch::channel(Targets::new());
+        let (targets, wanted) = watch::channel(None);
         let (told, found) = watch::channel(former);
         tokio::spawn(watch_over(instance, bpffs, wanted, told));
         Self { targets, found }
@@ -61,6 +62,7 @@ impl Prober {
     /// Watches these from now on.
     pub(crate) fn follow(&self, targets: Targets) {
         self.targets.send_if_modified(|known| {
+            let targets = Some(targets);
             let is_new = *known != targets;
             *known = targets;
             is_new
@@ -83,24 +85,28 @@ impl Prober {
 async fn watch_over(
     instance: Instance,
     bpffs: PathBuf,
-    mut wanted: watch::Receiver<Targets>,
+    mut wanted: watch::Receiver<Option<Targets>>,
     told: watch::Sender<Book>,
 ) {
     let mut asked = BTreeMap::new();
+    let mut trends = BTreeMap::new();
     let mut round = 0_u64;
     loop {
         let targets = wanted.borrow_and_update().clone();
-        if targets.is_empty() {
-            told.send_if_modified(|book| !std::mem::take(book).is_empty());
+        let Some(targets) = targets.filter(|targets| !targets.is_empty()) else {
+            if wanted.borrow().is_some() {
+                told.send_if_modified(|book| !std::mem::take(book).is_empty());
+            }
             if wanted.changed().await.is_err() {
                 return;
             }
             continue;
-        }
+        };
         let heard = heard(&instance, &bpffs);
         let endpoints: BTreeSet<IpAddr> = targets.keys().copied().collect();
         let silent: BTreeSet<IpAddr> = endpoints.difference(&heard).copied().collect();
         asked.retain(|endpoint, _| endpoints.contains(endpoint));
+        trends.retain(|endpoint, _| endpoints.contains(endpoint));
         let mut answers = JoinSet::new();
         for endpoint in due(&silent, &asked, MOST) {
             asked.insert(endpoint, round);
@@ -109,7 +115,7 @@ async fn watch_over(
         }
         let mut found: Vec<_> = heard
             .into_iter()
-            .map(|endpoint| (endpoint, Ok(())))
+            .map(|endpoint| (endpoint, Heard::Packet))
             .collect();
         found.extend(answers.join_all().await);
         told.send_if_modified(|book| {
@@ -117,7 +123,7 @@ async fn watch_over(
             book.retain(|endpoint, _| endpoints.contains(endpoint));
             let found = found.into_iter();
             for (endpoint, heard) in found.filter(|(endpoint, _)| endpoints.contains(endpoint)) {
-                note(book, endpoint, heard, now());
+                note(book, &mut trends, endpoint, heard, now());
             }
             *book != before
         });
@@ -139,23 +145,27 @@ fn heard(instance: &Instance, bpffs: &std::path::Path) -> BTreeSet<IpAddr> {
 }
 
 /// Whether there is a host.
-async fn ask(place: SocketAddr) -> Result<(), String> {
+async fn ask(place: SocketAddr) -> Heard {
     let silent = "no packet of the tunnel comes from it, and";
     let what = format!("a TCP connection to {place}, which a host that is up refuses,");
     match timeout(ANSWER, TcpStream::connect(place)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) if is_answer(&error) => Ok(()),
-        Ok(Err(error)) => Err(format!("{silent} {what} failed: {error}")),
-        Err(_) => Err(format!(
+        Ok(Ok(_)) => Heard::Answer,
+        Ok(Err(error)) if is_answer(&error) => Heard::Answer,
+        Ok(Err(error)) => Heard::Nothing(format!("{silent} {what} failed: {error}")),
+        Err(_) => Heard::Nothing(format!(
             "{silent} {what} is not answered within {} s: it is down, or something drops packets on the way, a policy or a firewall",
             ANSWER.as_secs()
         )),
     }
 }
 
+/// `PermissionDenied` is ICMPv6's "prohibited", which somebody at the other end has sent (`tcp_v6_err`,
+/// net/ipv6/tcp_ipv6.c); that of IPv4 reads like a neighbour that is not there.
 fn is_answer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::PermissionDenied
     )
 }

@@ -89,6 +89,9 @@ pub struct Report {
     /// The tunnel; absent where no peer needs one.
     #[serde(default)]
     pub tunnel: Option<TunnelReport>,
+    /// Peers that packets do not get to by the tunnel's routes, with the reason.
+    #[serde(default)]
+    pub diverted: BTreeMap<String, String>,
     /// Whether peers are there, by their names; those of which nothing is known yet are missing.
     #[serde(default)]
     pub reachability: BTreeMap<String, Reachability>,

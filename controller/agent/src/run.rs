@@ -443,15 +443,31 @@ impl Said {
     }
 
     fn tell_peers(&self, report: &Report) {
+        for (peer, why) in &report.diverted {
+            if self.report.diverted.get(peer) != Some(why) {
+                tracing::error!(peer, "{why}");
+            }
+        }
+        for peer in self.report.diverted.keys() {
+            if !report.diverted.contains_key(peer) {
+                tracing::info!(peer, "packets to it take the tunnel's routes");
+            }
+        }
         for (peer, now) in &report.reachability {
             let before = self.report.reachability.get(peer);
             if before.is_some_and(|before| before.state == now.state) {
                 continue;
             }
-            match (&now.reason, now.state) {
-                (Some(reason), _) => tracing::warn!(peer, "unreachable: {reason}"),
-                (None, Reach::Reachable) => tracing::info!(peer, "reachable"),
-                (None, Reach::Unreachable) => tracing::warn!(peer, "unreachable"),
+            let reason = now.reason.as_deref().unwrap_or("nothing is heard");
+            match now.state {
+                Reach::Reachable => tracing::info!(peer, "reachable"),
+                Reach::Unreachable => tracing::warn!(peer, "unreachable: {reason}"),
+                Reach::Unknown => {
+                    tracing::info!(
+                        peer,
+                        "silent, and whether it is there cannot be asked: {reason}"
+                    );
+                }
             }
         }
     }

@@ -249,8 +249,10 @@ fn of_tunnel(
     let enforced = report.tunnel.iter();
     let enforced = enforced.map(|tunnel| (vec![("device", DEVICE)], is(&tunnel.status)));
     gauges(to, "tunnel_enforced", help, enforced)?;
-    let help = "Whether the peer was heard, by the tunnel or by an answer of its host.";
-    let reachable = report.reachability.iter().map(|(peer, found)| {
+    let help = "Whether the peer was heard, by the tunnel or by an answer of its host; missing where its silence says nothing.";
+    let known = report.reachability.iter();
+    let known = known.filter(|(_, found)| found.state != Reach::Unknown);
+    let reachable = known.map(|(peer, found)| {
         let is = u64::from(found.state == Reach::Reachable);
         (vec![("peer", peer.as_str())], is)
     });

@@ -109,13 +109,16 @@ pub struct ObservedTunnel {
 }
 
 impl ObservedTunnel {
-    /// Why packets do not take the tunnel although its routes are there.
+    /// Why packets to some of these networks do not take the tunnel although its routes are there.
     #[must_use]
-    pub fn diversion(&self) -> Option<String> {
-        let (network, way) = self.diverted.first_key_value()?;
+    pub fn diversion(&self, networks: impl IntoIterator<Item = Prefix>) -> Option<String> {
+        let networks = networks.into_iter();
+        let diverted = networks.filter_map(|network| self.diverted.get_key_value(&network));
+        let diverted: BTreeMap<_, _> = diverted.collect();
+        let (network, way) = diverted.first_key_value()?;
         let device = way.device.as_deref();
         let by = device.map_or_else(|| "another way".to_owned(), |device| format!("by {device}"));
-        let more = match self.diverted.len() - 1 {
+        let more = match diverted.len() - 1 {
             0 => String::new(),
             more => format!(", and so it is with {more} more"),
         };
@@ -132,7 +135,7 @@ impl ObservedTunnel {
     }
 
     /// Digest of all of it, the same as the wanted tunnel's where it is as wanted; `None` where there is
-    /// nothing.
+    /// nothing. What somebody else's routes divert concerns single networks, and is no part of it.
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
         if self.is_absent() {
@@ -140,7 +143,7 @@ impl ObservedTunnel {
         }
         let device = self.device.map(|found| found.device);
         let is_up = self.device.is_some_and(|found| found.is_up);
-        let works = is_up && self.programs.is_some() && self.diverted.is_empty();
+        let works = is_up && self.programs.is_some();
         let whole = (device, self.tables, works);
         Some(digest(whole, &self.neighbours, &self.routes))
     }

@@ -10,6 +10,7 @@ mod log;
 mod outcome;
 mod output;
 mod resource_state;
+mod tunnel_state;
 
 use std::process::ExitCode;
 

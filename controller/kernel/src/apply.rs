@@ -34,7 +34,7 @@ use crate::{
 impl Kernel for RunningKernel {
     fn observe(&mut self) -> Result<Observed, KernelError> {
         self.built.clear();
-        observe(&self.pins, &mut self.blocks, self.settled)
+        observe(&self.pins, &mut self.blocks, &mut self.ways, self.settled)
     }
 
     fn apply(
@@ -51,7 +51,10 @@ impl Kernel for RunningKernel {
             | Step::RaiseTunnel
             | Step::SetTunnelRoutes { .. }
             | Step::RemoveTunnelRoutes { .. }
-            | Step::RemoveTunnel => tunnel::apply(&self.pins, &mut self.blocks, step, blocks)?,
+            | Step::RemoveTunnel => {
+                let by_clsact = self.by_clsact;
+                tunnel::apply(&self.pins, by_clsact, &mut self.blocks, step, blocks)?;
+            }
             Step::Prepare => Shared::prepare(&self.pins)?,
             Step::AddFailsafe(peers) => Failsafe::of(&Shared::required(&self.pins)?).add(peers)?,
             Step::RemoveFailsafe(peers) => {

@@ -9,7 +9,7 @@ use headgate_datapath::{
 };
 
 use crate::{
-    bpf::{Link, Program},
+    bpf::{Link, Place, Program},
     error::{Asked, if_present},
     netlink,
     object::{load_egress, object_digest},
@@ -30,9 +30,13 @@ pub(crate) fn attach(
     let formers = pinned(pins, port)?.into_iter();
     let formers: Vec<_> = formers.map(|object| pins.egress(port, object)).collect();
     let path = pins.egress(port, object_digest());
-    put(&new, (ifindex, Side::Out), &formers, &path, || {
-        format!("attaching to the egress of {interface}")
-    })
+    put(
+        &new,
+        (ifindex, Side::Out, Place::Last),
+        &formers,
+        &path,
+        || format!("attaching to the egress of {interface}"),
+    )
 }
 
 /// Takes the program off the egress; nothing to take off is no error.

@@ -6,6 +6,7 @@ mod attach;
 mod blocks;
 mod bpf;
 mod bpffs;
+mod clsact;
 mod counters;
 mod egress;
 mod error;

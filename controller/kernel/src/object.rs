@@ -25,7 +25,7 @@ const EGRESS: &str = "headgate_egress";
 /// The program at the ingress, for backends behind an overlay.
 const OVERLAY: &str = "headgate_overlay";
 /// The programs at the tunnel's device: for what comes, and for what leaves.
-const TUNNEL: [&str; 2] = ["headgate_tunnel_in", "headgate_tunnel_out"];
+pub(crate) const TUNNEL: [&str; 2] = ["headgate_tunnel_in", "headgate_tunnel_out"];
 
 /// Most of a message that is passed on, from its begin and as much from its end.
 const LOG_CHARACTERS: usize = 2048;

@@ -22,7 +22,7 @@ use crate::{
     pins::Pins,
     ring_blocks,
     shared::Shared,
-    tunnel,
+    tunnel::{self, Ways},
 };
 
 /// Ids of the maps in the entries of an outer map.
@@ -32,6 +32,7 @@ pub(crate) type EntryIds = BTreeMap<(Slot, PortIndex), u32>;
 pub(crate) fn observe(
     pins: &Pins,
     blocks: &mut BlockReader,
+    ways: &mut Ways,
     settled: bool,
 ) -> Result<Observed, KernelError> {
     let Some(shared) = Shared::open(pins)? else {
@@ -74,7 +75,7 @@ pub(crate) fn observe(
         }
         observed.ring_blocks.insert(place, digests);
     }
-    let (tunnel, table) = tunnel::observe(pins, blocks)?;
+    let (tunnel, table) = tunnel::observe(pins, blocks, ways)?;
     observed.tunnel = tunnel;
     seen.extend(table);
     blocks.retain(&seen);

@@ -10,7 +10,7 @@ use headgate_datapath::{
 };
 
 use crate::{
-    bpf::{Link, Program},
+    bpf::{Link, Place, Program},
     error::{Asked, if_present},
     netlink,
     object::{load_overlay, object_digest},
@@ -28,9 +28,13 @@ pub(crate) fn attach(pins: &Pins, interface: &str, ifindex: Ifindex) -> Result<(
         .map(|object| pins.overlay(ifindex, object))
         .collect();
     let path = pins.overlay(ifindex, object_digest());
-    put(&new, (ifindex, Side::In), &formers, &path, || {
-        format!("attaching to the ingress of {interface}")
-    })
+    put(
+        &new,
+        (ifindex, Side::In, Place::Last),
+        &formers,
+        &path,
+        || format!("attaching to the ingress of {interface}"),
+    )
 }
 
 /// Takes the program off the ingress; nothing to take off is no error.

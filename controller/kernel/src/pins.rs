@@ -10,7 +10,8 @@
 //!   egress/port<number>-<object>                what keeps a program at the interface's egress
 //!   overlay/interface<number>-<object>          what keeps the program for overlays at an interface's ingress
 //!   TUNNEL  TUNNEL_COUNTERS                     what the tunnel's programs share, from the first tunnel on
-//!   tunnel/<side>-<object>                      what keeps a program at the tunnel's device
+//!   tunnel/<side>-<object>                      what keeps a program at the tunnel's device by TCX
+//!   classifiers/<side>-<object>                 the program at the tunnel's device by clsact
 //! ```
 
 use std::{
@@ -37,7 +38,14 @@ pub struct Instance {
 }
 
 /// Folders of one layout version, those with links first.
-const FOLDERS: [&str; 5] = ["links", "egress", "overlay", "tunnel", "programs"];
+const FOLDERS: [&str; 6] = [
+    "links",
+    "egress",
+    "overlay",
+    "tunnel",
+    "classifiers",
+    "programs",
+];
 
 /// The folders of one layout version that hold links.
 pub(crate) const LINK_FOLDERS: [&str; 3] = ["links", "egress", "overlay"];
@@ -152,19 +160,29 @@ impl Pins {
         Ok(names.iter().filter_map(parse).collect())
     }
 
-    /// Where links at the tunnel's device are.
-    pub(crate) fn tunnel_folder(&self) -> PathBuf {
-        self.root.join("tunnel")
-    }
-
     /// The link at one side of the tunnel's device, with a program of `object`.
     pub(crate) fn tunnel(&self, side: Side, object: Digest) -> PathBuf {
-        self.tunnel_folder().join(format!("{side}-{object}"))
+        self.root.join("tunnel").join(format!("{side}-{object}"))
     }
 
     /// Links at the tunnel's device, with the objects of their programs.
     pub(crate) fn tunnels(&self) -> Result<Vec<(Side, Digest)>, KernelError> {
-        let names = names_in(&self.tunnel_folder())?;
+        self.sides("tunnel")
+    }
+
+    /// The program of `object` for one side of the tunnel's device, by clsact.
+    pub(crate) fn classifier(&self, side: Side, object: Digest) -> PathBuf {
+        let name = format!("{side}-{object}");
+        self.root.join("classifiers").join(name)
+    }
+
+    /// Programs at the tunnel's device by clsact, with their objects.
+    pub(crate) fn classifiers(&self) -> Result<Vec<(Side, Digest)>, KernelError> {
+        self.sides("classifiers")
+    }
+
+    fn sides(&self, folder: &str) -> Result<Vec<(Side, Digest)>, KernelError> {
+        let names = names_in(&self.root.join(folder))?;
         let parse = |name: &String| {
             let (side, object) = name.split_once('-')?;
             let side = [Side::In, Side::Out]

@@ -22,10 +22,12 @@ use netlink_packet_route::{
 
 use crate::{
     bpf::Program,
+    clsact,
     error::Asked,
     interfaces,
     netlink::{dump, links, xdp_programs},
     next_hops::{Neighbour, address_of, state_of},
+    pins::Side,
 };
 
 /// Reads links, routes of the main table, neighbours, and the forwarding tables of bridges.
@@ -60,7 +62,7 @@ pub fn links_and_routes() -> Result<Neighbourhood, KernelError> {
 /// A program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AttachedProgram {
-    /// Where: `XDP, native`, `TCX, ingress` and so on.
+    /// Where: `XDP, native`, `TCX, ingress`, `clsact, egress` and so on.
     pub hook: &'static str,
     /// Its name.
     pub name: String,
@@ -68,8 +70,7 @@ pub struct AttachedProgram {
     pub id: u32,
 }
 
-/// Programs by XDP and TCX on interfaces of these numbers and names, whosever they are. Classifiers of `tc` are
-/// not looked for.
+/// Programs by XDP, TCX and clsact on interfaces of these numbers and names, whosever they are.
 ///
 /// # Errors
 /// Where the kernel does not answer.
@@ -86,10 +87,7 @@ pub fn programs(
                 AttachedMode::Native => "XDP, native",
                 AttachedMode::Generic => "XDP, generic",
             },
-            // One that went away just now has no name any more.
-            name: Program::by_id(id)
-                .and_then(|program| program.name())
-                .unwrap_or_default(),
+            name: name_of(id),
             id,
         });
         found.entry(ifindex).or_default().extend(programs);
@@ -111,8 +109,24 @@ pub fn programs(
             });
             found.entry(*ifindex).or_default().extend(programs);
         }
+        for (hook, side) in [("clsact, ingress", Side::In), ("clsact, egress", Side::Out)] {
+            let programs = clsact::programs(*ifindex, side)
+                .asked(|| format!("reading the classifiers of {name} by netlink"))?;
+            let programs = programs.into_iter().map(|id| AttachedProgram {
+                hook,
+                name: name_of(id),
+                id,
+            });
+            found.entry(*ifindex).or_default().extend(programs);
+        }
     }
     Ok(found)
+}
+
+/// One that went away just now has no name any more.
+fn name_of(id: u32) -> String {
+    let name = Program::by_id(id).and_then(|program| program.name());
+    name.unwrap_or_default()
 }
 
 fn link(message: &LinkMessage) -> (Ifindex, Link) {

@@ -28,7 +28,7 @@ use crate::{
     monitor::{Filter, Monitor},
     pins::{Instance, LINK_FOLDERS, Pins, names_in, unpin},
     shared::Shared,
-    tunnel,
+    tunnel::{self, Ways},
 };
 
 /// The running kernel, as far as one instance has a part in it.
@@ -39,11 +39,15 @@ use crate::{
 pub struct RunningKernel {
     pub(crate) pins: Pins,
     pub(crate) blocks: BlockReader,
+    /// The ways to the tunnel's networks, as far as they were asked for.
+    pub(crate) ways: Ways,
     /// Blocks built since the last look that may stand in no slot yet.
     pub(crate) built: BTreeMap<(Digest, Capacity), Map>,
     pub(crate) grace: Option<GracePeriod>,
     /// A grace period has passed since the last flip; what an earlier process did is unknown.
     pub(crate) settled: bool,
+    /// See [`Self::attach_by_clsact`].
+    pub(crate) by_clsact: bool,
 }
 
 impl RunningKernel {
@@ -75,10 +79,17 @@ impl RunningKernel {
         Self {
             pins,
             blocks: BlockReader::default(),
+            ways: Ways::default(),
             built: BTreeMap::new(),
             grace: None,
             settled: false,
+            by_clsact: false,
         }
+    }
+
+    /// From here on attaches the tunnel's programs by clsact, as on a kernel without TCX, whatever this one has.
+    pub fn attach_by_clsact(&mut self) {
+        self.by_clsact = true;
     }
 
     /// Packets and bytes of these rule counters, over all CPUs. Quick: batched reads.

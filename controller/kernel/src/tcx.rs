@@ -1,4 +1,5 @@
-//! What all programs by TCX share: how they are put on and taken off.
+//! What all programs by TCX share: how they are put on and taken off. Those for services have nothing else: kernels that
+//! verify the load balancer (`features::why_no_balancer`) have TCX.
 
 use std::{
     io,
@@ -8,19 +9,19 @@ use std::{
 use headgate_datapath::{kernel::KernelError, state::Ifindex};
 
 use crate::{
-    bpf::{Link, Program},
+    bpf::{Link, Place, Program},
     error::{Asked, absent, if_present},
     pins::{Side, unpin},
 };
 
-/// Puts `new` at a side of an interface, behind all that are there, with its link pinned at `path`. Of those pinned at
-/// `formers` the one at this interface is replaced behind its link, any other taken off.
+/// Puts `new` at a side of an interface, with its link pinned at `path`. Of those pinned at `formers` the one at
+/// this interface is replaced behind its link, and keeps its place; any other is taken off.
 ///
 /// Cut short before the pin has its new name, the next run finds a link of the former object and replaces
 /// once more.
 pub(crate) fn put(
     new: &Program,
-    (ifindex, side): (Ifindex, Side),
+    (ifindex, side, place): (Ifindex, Side, Place),
     formers: &[PathBuf],
     path: &Path,
     asked: impl Fn() -> String,
@@ -28,7 +29,7 @@ pub(crate) fn put(
     for former in formers {
         let link = Link::pinned(former).asked(&asked)?;
         let info = link.info().asked(&asked)?;
-        if info.ifindex == Some(ifindex) && former != path {
+        if info.ifindex == Some(ifindex) {
             let old = Program::by_id(info.program_id).asked(&asked)?;
             link.replace(&old, new).asked(&asked)?;
             return std::fs::rename(former, path).asked(&asked);
@@ -36,7 +37,7 @@ pub(crate) fn put(
         take_off(&link).asked(&asked)?;
         unpin(former)?;
     }
-    let link = Link::create_tcx(new, ifindex, side).asked(&asked)?;
+    let link = Link::create_tcx(new, ifindex, side, place).asked(&asked)?;
     link.pin(path)
         .asked(|| format!("pinning the link {}", path.display()))
 }

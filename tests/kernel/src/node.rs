@@ -37,6 +37,17 @@ impl Node {
         Self { instance, kernel }
     }
 
+    /// The same, with the tunnel's programs by clsact, which is what kernels without TCX have.
+    ///
+    /// # Panics
+    /// Where the kernel cannot be used.
+    #[must_use]
+    pub fn by_clsact() -> Self {
+        let mut node = Self::new();
+        node.kernel.attach_by_clsact();
+        node
+    }
+
     /// The folder of its pins.
     #[must_use]
     pub fn pins(&self) -> PathBuf {

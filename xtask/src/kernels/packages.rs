@@ -20,11 +20,16 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const FLAVOUR: &str = "-cloud-amd64";
 
 /// Modules that the tests need, each after those that it depends on.
-const MODULES: [&str; 4] = [
+const MODULES: [&str; 9] = [
     "drivers/net/veth.ko",
     "net/llc/llc.ko",
     "net/802/stp.ko",
     "net/bridge/bridge.ko",
+    "net/ipv4/udp_tunnel.ko",
+    "net/ipv6/ip6_udp_tunnel.ko",
+    "drivers/net/vxlan/vxlan.ko",
+    "net/sched/sch_ingress.ko",
+    "net/sched/cls_bpf.ko",
 ];
 
 /// A kernel, ready to boot.

@@ -79,12 +79,16 @@ fn unjoined(report: &Report) -> impl Iterator<Item = ResourceException> {
     let peers = report.peers.iter();
     let standing = peers.filter(|peer| peer.effective.is_some());
     standing.filter_map(move |peer| {
+        let message = match reason {
+            Some(reason) => format!("the tunnel is not as wanted: {reason}"),
+            None => report.diverted.get(&peer.name)?.clone(),
+        };
         Some(ResourceException {
             kind: Kind::TunnelPeer.as_str().to_owned(),
             name: peer.name.clone(),
             severity: format!("{:?}", Severity::Stalled),
             reason: "NotEnforced".to_owned(),
-            message: shortened(&format!("the tunnel is not as wanted: {}", reason?)),
+            message: shortened(&message),
         })
     })
 }
@@ -164,11 +168,9 @@ fn peers_reachable(report: &Report) -> Option<Condition> {
     if report.reachability.is_empty() {
         return None;
     }
-    let is_gone = |found: &Reachability| found.state == Reach::Unreachable;
-    let gone = report
-        .reachability
-        .iter()
-        .filter(|(_, found)| is_gone(found));
+    let known = || report.reachability.iter();
+    let is = |found: &Reachability, state| found.state == state;
+    let gone = known().filter(|(_, found)| is(found, Reach::Unreachable));
     let gone: Vec<String> = gone
         .map(|(peer, found)| match &found.reason {
             Some(reason) => format!("{peer}: {reason}"),
@@ -176,9 +178,15 @@ fn peers_reachable(report: &Report) -> Option<Condition> {
         })
         .collect();
     let all = report.reachability.len();
-    let (status, reason, message) = match gone.len() {
-        0 => ("True", "Heard", format!("{all} peers are heard")),
-        some => (
+    let heard = known().filter(|(_, found)| is(found, Reach::Reachable));
+    let (status, reason, message) = match (gone.len(), heard.count()) {
+        (0, 0) => (
+            "Unknown",
+            "Silent",
+            format!("none of {all} peers is heard, nor can be asked"),
+        ),
+        (0, heard) => ("True", "Heard", format!("{heard} peers are heard")),
+        (some, _) => (
             "False",
             "Unreachable",
             format!("{some} of {all} peers are not: {}", gone.join("; ")),
@@ -272,6 +280,10 @@ mod tests {
             of(Reach::Unreachable, Some("why")),
             condition("False", "1 of 1 peers are not: other: why")
         );
+        assert_eq!(
+            of(Reach::Unknown, Some("why")),
+            condition("Unknown", "none of 1 peers is heard, nor can be asked")
+        );
         let nothing_known = super::status(&Report::default());
         assert_eq!(nothing_known.conditions.len(), 1);
     }
@@ -305,6 +317,7 @@ mod tests {
     fn a_tunnel_that_is_not_as_wanted_is_told_of_all_its_peers() {
         let of = |status| {
             let report = Report {
+                diverted: [("other".to_owned(), "by eth0".to_owned())].into(),
                 peers: vec![
                     peer("own", true, Some(1)),
                     peer("other", false, Some(1)),
@@ -324,6 +337,7 @@ mod tests {
             of(PortStatus::Outdated("why".to_owned())),
             ["other", "own"].map(|name| (name.to_owned(), message.to_owned()))
         );
-        assert_eq!(of(PortStatus::Enforced), []);
+        let other = ("other".to_owned(), "by eth0".to_owned());
+        assert_eq!(of(PortStatus::Enforced), [other]);
     }
 }

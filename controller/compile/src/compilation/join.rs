@@ -127,11 +127,6 @@ impl Compiler<'_> {
 
     /// Why this content of a peer cannot be in effect here.
     fn objection(&self, uid: &Uid, spec: &TunnelPeerSpec, book: &Book) -> Option<Remark> {
-        if let Some(reason) = &self.node.no_balancer {
-            let message =
-                format!("{reason}; leave this node out by nodeSelector, or run another kernel");
-            return Some(stalled(FindingReason::Unsupported, "", message));
-        }
         if let Some(message) = self.taken_port(spec, book) {
             return Some(stalled(FindingReason::PortTaken, "spec.port", message));
         }

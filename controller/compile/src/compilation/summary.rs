@@ -6,8 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::Forwarding;
-use headgate_datapath::state::{Block, Digest};
+use headgate_crds::{Forwarding, parse_cidr};
+use headgate_datapath::{
+    failsafe::Prefix,
+    state::{Block, Digest},
+};
 use headgate_layout::verdict::Action;
 use serde::{Deserialize, Serialize};
 
@@ -141,6 +144,21 @@ pub struct PeerSummary {
     pub local: Option<IpAddr>,
     /// What its packets leave by.
     pub tunnel: Option<TunnelSummary>,
+}
+
+impl PeerSummary {
+    /// The networks, as they were written and as the kernel has them.
+    pub fn prefixes(&self) -> impl Iterator<Item = (&str, Prefix)> {
+        let networks = self.networks.iter();
+        networks.filter_map(|text| {
+            let network = parse_cidr(text).ok()?;
+            let prefix = Prefix {
+                address: network.network(),
+                length: network.prefix_len(),
+            };
+            Some((text.as_str(), prefix))
+        })
+    }
 }
 
 /// The tunnel's device, for people.

@@ -21,6 +21,15 @@ pub(crate) struct Link {
     fd: OwnedFd,
 }
 
+/// Where a program comes by TCX, among all that are there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// In front of them.
+    First,
+    /// Behind them.
+    Last,
+}
+
 /// What the kernel says of a link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinkInfo {
@@ -72,6 +81,18 @@ struct UpdateAttributes {
 }
 
 #[repr(C)]
+#[derive(Default)]
+struct QueryAttributes {
+    ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    count: u32,
+    padding: u32,
+}
+
+#[repr(C)]
 struct DetachAttributes {
     link_fd: u32,
 }
@@ -82,18 +103,18 @@ impl Link {
         Self::create_as(bpf_attach_type::BPF_XDP, program, ifindex, flags.0)
     }
 
-    /// Attaches `program` to a side of an interface by TCX, behind all that are there.
-    pub(crate) fn create_tcx(program: &Program, ifindex: Ifindex, side: Side) -> io::Result<Self> {
-        Self::create_as(tcx(side), program, ifindex, 0)
-    }
-
-    /// The same in front of all that are there.
-    pub(crate) fn create_tcx_first(
+    /// Attaches `program` to a side of an interface by TCX.
+    pub(crate) fn create_tcx(
         program: &Program,
         ifindex: Ifindex,
         side: Side,
+        place: Place,
     ) -> io::Result<Self> {
-        Self::create_as(tcx(side), program, ifindex, BPF_F_BEFORE)
+        let flags = match place {
+            Place::First => BPF_F_BEFORE,
+            Place::Last => 0,
+        };
+        Self::create_as(tcx(side), program, ifindex, flags)
     }
 
     fn create_as(
@@ -154,6 +175,21 @@ impl Link {
             link_fd: raw(&self.fd),
         };
         call(Command::BPF_LINK_DETACH, &mut attributes).map(drop)
+    }
+}
+
+/// Whether programs are attached to an interface by TCX, which came with Linux 6.6.
+pub(crate) fn has_tcx(ifindex: Ifindex) -> io::Result<bool> {
+    let mut attributes = QueryAttributes {
+        ifindex: ifindex.0,
+        attach_type: tcx(Side::In) as u32,
+        ..Default::default()
+    };
+    match call(Command::BPF_PROG_QUERY, &mut attributes) {
+        Ok(_) => Ok(true),
+        // The answer to a kind of attachment that the kernel does not know.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

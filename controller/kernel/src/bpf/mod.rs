@@ -24,7 +24,7 @@ pub(crate) use aya_obj::generated::bpf_cmd as Command;
 
 pub use self::program::TestRun;
 pub(crate) use self::{
-    link::Link,
+    link::{Link, Place, has_tcx},
     map::Map,
     memory::{Mapped, MappedMut},
     program::Program,
@@ -59,7 +59,8 @@ fn open<T>(command: Command, attributes: &mut T) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn raw(fd: impl AsFd) -> u32 {
+/// The number by which the kernel knows a descriptor.
+pub(crate) fn raw(fd: impl AsFd) -> u32 {
     // Descriptors are not negative.
     fd.as_fd().as_raw_fd() as u32
 }

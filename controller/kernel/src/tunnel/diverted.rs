@@ -1,6 +1,10 @@
 //! Whether packets take the tunnel's routes: somebody else may have better ones.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::Bound,
+};
 
 use headgate_datapath::{
     failsafe::Prefix,
@@ -21,42 +25,78 @@ use crate::{
     next_hops::family_of,
 };
 
-/// Where there are more routes, one address of each is asked for: each question takes microseconds.
-const MANY: usize = 1_000;
+/// Networks whose ways are asked for anew in one look, by turns: each takes microseconds, and there are looks
+/// every few seconds.
+const TURN: usize = 500;
 
-/// The networks of `routes` that lead elsewhere than to the device, by their first and last addresses.
-pub(super) fn find(
-    device: Ifindex,
-    routes: &Routes,
-) -> Result<BTreeMap<Prefix, Diversion>, KernelError> {
-    if routes.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let mut found = BTreeMap::new();
-    let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
-    for network in routes.keys() {
-        let ends = ends(*network);
-        let asked = if routes.len() > MANY {
-            &ends[..1]
-        } else {
-            &ends
-        };
-        let mut elsewhere = asked
-            .iter()
-            .filter_map(|address| elsewhere(&mut conversation, device, *address));
-        if let Some(way) = elsewhere.next() {
-            found.insert(*network, way);
+/// Somebody else's route, with its interface.
+type Elsewhere = (Prefix, Option<Ifindex>);
+
+/// What the kernel said of the ways to the tunnel's networks, and whose turn it is.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    device: Option<Ifindex>,
+    known: BTreeMap<Prefix, Option<Elsewhere>>,
+    last: Option<Prefix>,
+}
+
+impl Ways {
+    /// The networks of `routes` that lead elsewhere than to the device, by their first and last addresses. Those
+    /// that are new are all asked for.
+    pub(super) fn diverted(
+        &mut self,
+        device: Ifindex,
+        routes: &Routes,
+    ) -> Result<BTreeMap<Prefix, Diversion>, KernelError> {
+        if self.device.replace(device) != Some(device) {
+            self.known.clear();
         }
+        self.known.retain(|network, _| routes.contains_key(network));
+        if routes.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let turn = self.turn();
+        let new = routes
+            .keys()
+            .filter(|network| !self.known.contains_key(network));
+        let asked: BTreeSet<Prefix> = new.copied().chain(turn).collect();
+        let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
+        for network in asked {
+            let ends = ends(network).into_iter();
+            let mut ways = ends.filter_map(|end| elsewhere(&mut conversation, device, end));
+            let way = ways.next();
+            self.known.insert(network, way);
+        }
+        self.named()
     }
-    if found.is_empty() {
-        return Ok(BTreeMap::new());
+
+    /// The known networks whose turn it is.
+    fn turn(&mut self) -> Vec<Prefix> {
+        let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.known.range((from, Bound::Unbounded));
+        let turn: Vec<_> = behind
+            .chain(&self.known)
+            .take(TURN.min(self.known.len()))
+            .map(|(network, _)| *network)
+            .collect();
+        self.last = turn.last().copied();
+        turn
     }
-    let names = names()?;
-    let named = found.into_iter().map(|(network, (route, ifindex))| {
-        let device = ifindex.and_then(|ifindex| names.get(&ifindex).cloned());
-        (network, Diversion { route, device })
-    });
-    Ok(named.collect())
+
+    fn named(&self) -> Result<BTreeMap<Prefix, Diversion>, KernelError> {
+        let elsewhere = self.known.iter();
+        let mut elsewhere = elsewhere.filter_map(|(network, way)| Some((*network, (*way)?)));
+        let Some(first) = elsewhere.next() else {
+            return Ok(BTreeMap::new());
+        };
+        let names = names()?;
+        let all = std::iter::once(first).chain(elsewhere);
+        let named = all.map(|(network, (route, ifindex))| {
+            let device = ifindex.and_then(|ifindex| names.get(&ifindex).cloned());
+            (network, Diversion { route, device })
+        });
+        Ok(named.collect())
+    }
 }
 
 /// The first and the last address of a network that a host may have.
@@ -85,7 +125,7 @@ fn elsewhere(
     conversation: &mut Conversation,
     device: Ifindex,
     address: IpAddr,
-) -> Option<(Prefix, Option<Ifindex>)> {
+) -> Option<Elsewhere> {
     let mut request = RouteMessage::default();
     let (family, length) = family_of(address);
     request.header.address_family = family;

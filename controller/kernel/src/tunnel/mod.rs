@@ -1,5 +1,6 @@
 //! The tunnel: its device, its programs and their tables, routes and neighbours.
 
+mod classifiers;
 mod device;
 mod diverted;
 mod programs;
@@ -18,18 +19,16 @@ use headgate_datapath::{
 };
 use headgate_layout::{tunnel::Event, verdict::Count};
 
-use crate::{
-    blocks::BlockReader,
-    bpf::Map,
-    pins::{Pins, names_in},
-};
+use crate::{blocks::BlockReader, bpf::Map, pins::Pins};
 
+pub(crate) use self::diverted::Ways;
 pub use self::underlay::{Underlay, underlays, vxlan_ports};
 
 /// What was found, and the map that holds the tables.
 pub(crate) fn observe(
     pins: &Pins,
     blocks: &mut BlockReader,
+    ways: &mut Ways,
 ) -> Result<(ObservedTunnel, Option<u32>), KernelError> {
     let device = device::find(pins)?;
     let maps = tables::open(pins)?;
@@ -49,7 +48,7 @@ pub(crate) fn observe(
         observed.neighbours = routes::neighbours(found.ifindex)?;
         observed.routes = routes::routes(found.ifindex)?;
         if found.is_up {
-            observed.diverted = diverted::find(found.ifindex, &observed.routes)?;
+            observed.diverted = ways.diverted(found.ifindex, &observed.routes)?;
         }
         if let Some(maps) = &maps {
             observed.programs = programs::attached(pins, found.ifindex, maps.tables.id())?;
@@ -58,9 +57,10 @@ pub(crate) fn observe(
     Ok((observed, table.as_ref().map(Map::id)))
 }
 
-/// Carries out a step that concerns the tunnel.
+/// Carries out a step that concerns the tunnel; `by_clsact` as in [`programs::attach`].
 pub(crate) fn apply(
     pins: &Pins,
+    by_clsact: bool,
     reader: &mut BlockReader,
     step: &Step,
     blocks: &BTreeMap<Digest, Block>,
@@ -69,7 +69,7 @@ pub(crate) fn apply(
         Step::LowerTunnel => device::lower(pins),
         Step::MakeTunnelDevice(device) => device::make(pins, device),
         Step::WriteTunnel(digest) => tables::write(pins, reader, *digest, blocks),
-        Step::AttachTunnel => programs::attach(pins, required(pins)?),
+        Step::AttachTunnel => programs::attach(pins, required(pins)?, by_clsact),
         Step::RaiseTunnel => device::raise(pins),
         Step::SetTunnelRoutes { neighbours, routes } => {
             routes::set(required(pins)?, neighbours, routes)
@@ -96,7 +96,7 @@ pub(crate) fn remove(pins: &Pins) -> Result<(), KernelError> {
 
 /// Whether anything is pinned for the tunnel.
 pub(crate) fn is_pinned(pins: &Pins) -> Result<bool, KernelError> {
-    Ok(!names_in(&pins.tunnel_folder())?.is_empty())
+    Ok(!pins.tunnels()?.is_empty() || !pins.classifiers()?.is_empty())
 }
 
 /// How long ago a packet came from each endpoint, as far as one did.

@@ -1,4 +1,4 @@
-//! The two programs at the device, by TCX.
+//! The two programs at the device: by TCX, and by clsact on kernels that have no TCX.
 
 use std::collections::BTreeSet;
 
@@ -9,44 +9,37 @@ use headgate_datapath::{
 };
 
 use crate::{
-    bpf::{Link, Program},
+    bpf::{Link, Place, Program, has_tcx},
     error::{Asked, if_present},
     object::{load_tunnel, object_digest},
-    pins::{Pins, Side, unpin},
-    tcx::{remove, take_off},
+    pins::{Pins, Side},
+    tcx::{put, remove},
 };
 
-use super::tables;
+use super::{classifiers, tables};
 
-/// Puts the present programs at both sides of the device; one that is there already is replaced behind its
-/// link. The way in first: nothing is sent that could not be answered.
-pub(super) fn attach(pins: &Pins, ifindex: Ifindex) -> Result<(), KernelError> {
+/// Puts the present programs at both sides of the device; one that is there already is replaced, so that packets
+/// meet the former or this one. The way in first: nothing is sent that could not be answered. `by_clsact` has
+/// it done as where there is no TCX.
+pub(super) fn attach(pins: &Pins, ifindex: Ifindex, by_clsact: bool) -> Result<(), KernelError> {
     tables::prepare(pins)?;
+    let by_clsact =
+        by_clsact || !has_tcx(ifindex).asked(|| format!("looking for programs at {DEVICE}"))?;
     for (side, program) in [Side::In, Side::Out].into_iter().zip(load_tunnel(pins)?) {
-        attach_at(pins, side, &program, ifindex)?;
+        if by_clsact {
+            classifiers::put(pins, side, &program, ifindex)?;
+            continue;
+        }
+        let formers = pinned(pins, side)?.into_iter();
+        let formers: Vec<_> = formers.map(|object| pins.tunnel(side, object)).collect();
+        let path = pins.tunnel(side, object_digest());
+        // In front of what sends packets on that nobody has judged yet: `crate::overlay`.
+        let place = (ifindex, side, Place::First);
+        put(&program, place, &formers, &path, || {
+            format!("attaching to {DEVICE}, {side}")
+        })?;
     }
     Ok(())
-}
-
-fn attach_at(pins: &Pins, side: Side, new: &Program, ifindex: Ifindex) -> Result<(), KernelError> {
-    let asked = || format!("attaching to {DEVICE}, {side}");
-    let path = pins.tunnel(side, object_digest());
-    for former in pinned(pins, side)? {
-        let former = pins.tunnel(side, former);
-        let link = Link::pinned(&former).asked(asked)?;
-        let info = link.info().asked(asked)?;
-        if info.ifindex == Some(ifindex) {
-            let old = Program::by_id(info.program_id).asked(asked)?;
-            link.replace(&old, new).asked(asked)?;
-            return std::fs::rename(&former, &path).asked(asked);
-        }
-        take_off(&link).asked(asked)?;
-        unpin(&former)?;
-    }
-    // In front of what sends packets on that nobody has judged yet: `crate::overlay`.
-    let link = Link::create_tcx_first(new, ifindex, side).asked(asked)?;
-    link.pin(&path)
-        .asked(|| format!("pinning the link {}", path.display()))
 }
 
 /// Takes both programs off.
@@ -57,7 +50,7 @@ pub(super) fn detach(pins: &Pins) -> Result<(), KernelError> {
             remove(&pins.tunnel(side, object), asked)?;
         }
     }
-    Ok(())
+    classifiers::detach(pins)
 }
 
 fn pinned(pins: &Pins, side: Side) -> Result<Vec<Digest>, KernelError> {
@@ -72,23 +65,35 @@ pub(super) fn attached(
     device: Ifindex,
     tables: u32,
 ) -> Result<Option<Digest>, KernelError> {
+    let mut found = by_tcx(pins, device)?;
+    found.extend(classifiers::found(pins, device)?);
     let mut sides = BTreeSet::new();
     let mut objects = BTreeSet::new();
-    for (side, object) in pins.tunnels()? {
-        let asked = || format!("reading the link at {DEVICE}, {side}");
-        let Some(link) = if_present(Link::pinned(&pins.tunnel(side, object))).asked(asked)? else {
-            continue;
-        };
-        let info = link.info().asked(asked)?;
-        if info.ifindex != Some(device) {
-            continue;
-        }
-        let program = Program::by_id(info.program_id).asked(asked)?;
-        if program.map_ids().asked(asked)?.contains(&tables) {
+    for (side, object, program) in found {
+        let maps = Program::by_id(program).and_then(|program| program.map_ids());
+        let maps = maps.asked(|| format!("reading the program at {DEVICE}, {side}"))?;
+        if maps.contains(&tables) {
             sides.insert(side);
             objects.insert(object);
         }
     }
     let is_whole = sides.len() == 2 && objects.len() == 1;
     Ok(objects.into_iter().next().filter(|_| is_whole))
+}
+
+/// Programs behind our links at the device: their sides, objects and numbers.
+fn by_tcx(pins: &Pins, device: Ifindex) -> Result<Vec<(Side, Digest, u32)>, KernelError> {
+    let mut found = Vec::new();
+    for (side, object) in pins.tunnels()? {
+        let asked = || format!("reading the link at {DEVICE}, {side}");
+        let link = Link::pinned(&pins.tunnel(side, object));
+        let Some(link) = if_present(link).asked(asked)? else {
+            continue;
+        };
+        let info = link.info().asked(asked)?;
+        if info.ifindex == Some(device) {
+            found.push((side, object, info.program_id));
+        }
+    }
+    Ok(found)
 }

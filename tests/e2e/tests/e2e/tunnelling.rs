@@ -292,9 +292,13 @@ fn is_enforced(node: &Node) -> bool {
     view["device"]["state"] == "Enforced"
 }
 
+fn peer(node: &Node, name: &str) -> serde_json::Value {
+    node.headgate(&["tunnel", "get", name, "-o", "json"]).json()
+}
+
 /// Whether a node has heard its peer, in the words of `headgate tunnel list`: state, reason, seconds.
 fn heard(node: &Node, peer: &str) -> (String, String, Option<u64>) {
-    let view = node.headgate(&["tunnel", "get", peer, "-o", "json"]).json();
+    let view = self::peer(node, peer);
     let word = |field: &str| {
         let text = view["reachability"][field].as_str();
         text.unwrap_or_default().to_owned()
@@ -305,7 +309,7 @@ fn heard(node: &Node, peer: &str) -> (String, String, Option<u64>) {
 
 /// A host with Headgate, one with a plain device.
 fn away() {
-    const IN_SECONDS: Duration = Duration::from_secs(30);
+    const IN_SECONDS: Duration = Duration::from_secs(60);
     let link = Underlay::new();
     let hosts = [1, 3].map(|number| Host::on(&link, number));
     let node = hosts[0].node(&example(EXAMPLE));
@@ -375,18 +379,33 @@ fn diverted() {
         let (theirs, _) = route.split_once(' ').expect("a destination");
         let told = format!("packets to {network} leave by eth0: the route to {theirs} is");
         node.wait_for_log(&told);
-        let view = node.headgate(&["tunnel", "list", "-o", "json"]).json();
-        assert_eq!(view["device"]["state"], "Outdated", "{view:#}");
-        let reason = view["device"]["reason"].to_string();
+        let peer = peer(node, "node-2");
+        assert_eq!(peer["state"], "Outdated", "{peer:#}");
+        let reason = peer["diversion"].to_string();
         assert!(reason.contains(&told), "{reason}");
+        assert!(node.headgate(&["tunnel", "list"]).output.contains(&told));
+        let status = node.headgate(&["status"]);
+        assert!(
+            status.code == 3 && status.output.contains(&told),
+            "{status:?}"
+        );
+        // The others have nothing to do with it.
+        assert!(is_enforced(node));
+        assert_eq!(self::peer(node, "node-3")["state"], "Enforced");
         namespace.ip(&format!("{family} route del {route}"));
-        wait_for(SOON, "it is as wanted again", || is_enforced(node));
+        wait_for(SOON, "it is as wanted again", || {
+            !node.report().to_string().contains(&told)
+        });
+        assert_eq!(self::peer(node, "node-2")["state"], "Enforced");
     }
     // A pod of the node itself, and what is no better, are nothing to tell of.
     namespace.ip("route add 10.244.2.1/32 dev pod");
     namespace.ip("route add 10.244.0.0/16 via 192.0.2.9");
     namespace.ip("route add 10.244.2.0/24 via 192.0.2.9 metric 1000");
-    assert!(is_enforced(node));
+    assert_eq!(node.headgate(&["status"]).code, 0);
+    for other in ["node-2", "node-3"] {
+        assert_eq!(peer(node, other)["state"], "Enforced");
+    }
 }
 
 fn links(namespace: &Namespace) -> String {

@@ -5,6 +5,7 @@ mod balancing;
 mod captured_frames;
 #[path = "../../../../controller/compile/tests/captures/mod.rs"]
 mod captures;
+mod classifying;
 mod compiled;
 mod counting;
 mod facts;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         balancing::trials(),
         translating::trials(),
         tunnelling::trials(),
+        classifying::trials(),
         captured_frames::trials(),
         counting::trials(),
         facts::trials(),

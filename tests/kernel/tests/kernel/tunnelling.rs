@@ -12,7 +12,7 @@ use headgate_kernel_tests::{
     blocks::default_of,
     network::{ip, run, veth},
     node::{Node, port, wanted},
-    trials::in_kernel_that_balances as in_kernel,
+    trials::in_kernel,
     tunnel::{PORT, tunnel},
 };
 use headgate_layout::{
@@ -23,8 +23,18 @@ use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        in_kernel("a_tunnel_is_made_changed_and_removed", changed),
-        in_kernel("a_device_is_up_only_where_its_programs_judge", judged),
+        in_kernel("a_tunnel_is_made_changed_and_removed", || {
+            changed(Node::new());
+        }),
+        in_kernel("a_tunnel_by_clsact_is_made_changed_and_removed", || {
+            changed(Node::by_clsact());
+        }),
+        in_kernel("a_device_is_up_only_where_its_programs_judge", || {
+            judged(Node::new());
+        }),
+        in_kernel("a_device_is_up_only_where_its_classifiers_judge", || {
+            judged(Node::by_clsact());
+        }),
         in_kernel(
             "what_the_tunnel_cannot_give_up_keeps_no_program_on_an_interface",
             stuck,
@@ -35,8 +45,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn changed() {
-    let mut node = Node::new();
+fn changed(mut node: Node) {
     node.converge(&tunnel(3, PORT));
     assert!(run("ip", "route").contains("10.0.2.0/24 via 10.0.2.0 dev headgate_vxlan proto 157"));
     // A change of peers leaves device and programs alone.
@@ -84,13 +93,14 @@ fn watched(node: &mut Node, wanted: &DatapathState) -> Vec<StepKind> {
     kinds
 }
 
-fn judged() {
-    let mut node = Node::new();
+fn judged(mut node: Node) {
     watched(&mut node, &tunnel(2, PORT));
     assert!(is_up());
     watched(&mut node, &tunnel(2, 4789));
     // Whoever takes the programs off leaves a device that takes packets from anybody: it goes down first.
-    std::fs::remove_dir_all(node.layout_pins().join("tunnel")).expect("removed");
+    for folder in ["tunnel", "classifiers"] {
+        std::fs::remove_dir_all(node.layout_pins().join(folder)).expect("removed");
+    }
     assert_eq!(
         watched(&mut node, &tunnel(2, 4789)),
         [

@@ -1,9 +1,12 @@
 //! The status, for people.
 
+use headgate_datapath::tunnel::DEVICE;
+
 use super::view::{InterfaceView, RevisionView, Status};
 use crate::{
     enforcement::Enforcement,
     output::{columns, fields, number, section, size},
+    tunnel_state::TunnelState,
 };
 
 pub(super) fn table(status: &Status) -> String {
@@ -44,10 +47,21 @@ pub(super) fn table(status: &Status) -> String {
         text.push('\n');
         text.push_str(&counter_table(&status.interfaces));
     }
+    let tunnel = status.tunnel.iter().flat_map(tunnel_lines);
+    text.push_str(&section("Tunnel", tunnel));
     let findings = status.findings.iter().map(ToString::to_string);
     text.push_str(&section("Findings", findings));
     text.push_str(&section("Failures", status.failures.iter().cloned()));
     text
+}
+
+fn tunnel_lines(tunnel: &TunnelState) -> Vec<String> {
+    let (state, reason) = (tunnel.state, tunnel.reason.as_ref());
+    let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
+    let diverted = tunnel.diverted.iter();
+    let diverted = diverted.map(|(peer, why)| format!("{peer}: Outdated: {why}"));
+    let device = format!("{DEVICE}: {state:?}{reason}");
+    std::iter::once(device).chain(diverted).collect()
 }
 
 fn summary(status: &Status) -> Vec<(&'static str, String)> {

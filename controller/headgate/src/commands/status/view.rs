@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::{
     enforcement::{self, Enforcement, State},
     live::Reading,
+    tunnel_state::{self, TunnelState},
 };
 
 /// Packets that no rule decided, by port and reason.
@@ -31,6 +32,8 @@ pub(super) struct Status {
     pub(super) revision: RevisionView,
     pub(super) failsafe_peers: Vec<String>,
     pub(super) interfaces: Vec<InterfaceView>,
+    /// Absent where no peer needs one.
+    pub(super) tunnel: Option<TunnelState>,
     pub(super) findings: Vec<Finding>,
     pub(super) failures: Vec<String>,
 }
@@ -114,6 +117,7 @@ impl Status {
             },
             failsafe_peers: observed.failsafe.iter().map(ToString::to_string).collect(),
             interfaces,
+            tunnel: report.and_then(|report| tunnel_state::of(report, reading)),
             findings: report
                 .map(|report| report.findings.clone())
                 .unwrap_or_default(),
@@ -129,6 +133,7 @@ impl Status {
         self.revision.wanted.is_some()
             && self.interfaces.iter().all(is_enforced)
             && self.interfaces.iter().all(|view| view.unjudged() == 0)
+            && self.tunnel.as_ref().is_none_or(TunnelState::is_whole)
             && !self.findings.iter().any(is_stalled)
             && self.failures.is_empty()
             && self

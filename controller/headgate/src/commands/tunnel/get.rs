@@ -53,6 +53,7 @@ fn table(peer: &PeerView) -> String {
     ]);
     let routes = peer.routes.iter().map(RouteView::line);
     text.push_str(&section("Routes", routes));
+    text.push_str(&section("Diverted", peer.diversion.iter().cloned()));
     let findings = peer.findings.iter().map(ToString::to_string);
     text.push_str(&section("Findings", findings));
     text

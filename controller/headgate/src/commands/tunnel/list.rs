@@ -74,6 +74,11 @@ fn table(view: &TunnelView) -> String {
     for finding in view.oversized() {
         text.push_str(&format!("{finding}\n"));
     }
+    for peer in &view.peers {
+        if let Some(diversion) = &peer.diversion {
+            text.push_str(&format!("\n{}: {diversion}\n", peer.summary.name));
+        }
+    }
     if !view.counters.is_empty() {
         let rows = view.counters.iter().map(|counter| {
             [

@@ -4,14 +4,14 @@ use std::{net::IpAddr, time::Duration};
 
 use headgate_agent::{
     reachability::{Reach, Reachability},
-    report::{PortStatus, Report},
+    report::Report,
 };
 use headgate_compile::{
     compilation::PeerSummary,
     finding::{Finding, FindingReason},
 };
 use headgate_crds::{Kind, parse_cidr};
-use headgate_datapath::{failsafe::Prefix, tunnel::DEVICE};
+use headgate_datapath::tunnel::DEVICE;
 use serde::Serialize;
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     live::{Live, Reading},
     outcome::CliError,
     resource_state::{InterfaceView, ResourceState, findings_of, state},
+    tunnel_state::{self, TunnelState},
 };
 
 /// The tunnel of a node.
@@ -59,6 +60,8 @@ pub(super) struct PeerView {
     #[serde(flatten)]
     pub(super) summary: PeerSummary,
     pub(super) state: ResourceState,
+    /// Why packets to it do not take the tunnel.
+    pub(super) diversion: Option<String>,
     /// Routes to its networks, as they are now.
     pub(super) routes: Vec<RouteView>,
     pub(super) findings: Vec<Finding>,
@@ -115,6 +118,7 @@ impl PeerView {
         match self.reachability.as_ref().map(|found| found.state) {
             Some(Reach::Reachable) => "yes",
             Some(Reach::Unreachable) => "no",
+            Some(Reach::Unknown) => "unknown",
             None => "",
         }
     }
@@ -137,7 +141,7 @@ impl PeerView {
 pub(super) fn read(place: &InstanceArguments) -> Result<TunnelView, CliError> {
     let live = Live::read(place)?;
     let report = live.reading.report(place)?;
-    let (standing, reason) = standing(report, &live.reading);
+    let standing = tunnel_state::of(report, &live.reading);
     let counters = live.kernel.tunnel_counters()?.into_iter();
     let counters = counters.filter(|(_, count)| count.packets > 0);
     let seen = live.kernel.tunnel_seen()?;
@@ -145,7 +149,7 @@ pub(super) fn read(place: &InstanceArguments) -> Result<TunnelView, CliError> {
         .peers
         .iter()
         .map(|peer| (peer, seen.get(&peer.endpoint).map(Duration::as_secs)))
-        .map(|(peer, seen)| peer_view(seen, peer, report, &live.reading, standing));
+        .map(|(peer, seen)| peer_view(seen, peer, report, &live.reading, standing.as_ref()));
     let peers: Vec<PeerView> = peers.collect();
     let device = peers.iter().find_map(|peer| peer.summary.tunnel.as_ref());
     Ok(TunnelView {
@@ -154,8 +158,8 @@ pub(super) fn read(place: &InstanceArguments) -> Result<TunnelView, CliError> {
             port: tunnel.port,
             mtu: tunnel.mtu,
             mac: tunnel.mac.clone(),
-            state: standing,
-            reason,
+            state: state_of(standing.as_ref()),
+            reason: standing.and_then(|standing| standing.reason),
         }),
         peers,
         counters: counters
@@ -169,23 +173,8 @@ pub(super) fn read(place: &InstanceArguments) -> Result<TunnelView, CliError> {
     })
 }
 
-/// How the tunnel stands now, and the agent's reason where it still holds.
-fn standing(report: &Report, reading: &Reading) -> (State, Option<String>) {
-    let Some(tunnel) = &report.tunnel else {
-        return (State::NotEnforced, None);
-    };
-    let reason = match &tunnel.status {
-        PortStatus::Enforced => None,
-        PortStatus::Outdated(reason) | PortStatus::NotEnforced(reason) => Some(reason.clone()),
-    };
-    match reading.observed.tunnel.digest() {
-        Some(live) if live == tunnel.wanted => (State::Enforced, None),
-        Some(_) => {
-            let diversion = reading.observed.tunnel.diversion();
-            (State::Outdated, diversion.or(reason))
-        }
-        None => (State::NotEnforced, reason),
-    }
+fn state_of(standing: Option<&TunnelState>) -> State {
+    standing.map_or(State::NotEnforced, |standing| standing.state)
 }
 
 fn peer_view(
@@ -193,28 +182,27 @@ fn peer_view(
     peer: &PeerSummary,
     report: &Report,
     reading: &Reading,
-    standing: State,
+    standing: Option<&TunnelState>,
 ) -> PeerView {
     let findings = findings_of(report, Kind::TunnelPeer, &peer.name);
+    let tunnel = &reading.observed.tunnel;
+    let joined = peer.effective.is_some() && !peer.is_own;
+    let diverted = standing.map(|standing| &standing.diverted);
+    let diversion = diverted.and_then(|diverted| diverted.get(&peer.name).cloned());
     let interface = InterfaceView {
         interface: DEVICE.to_owned(),
         // Where there is no other peer, the node itself needs no tunnel.
-        state: match report.tunnel {
-            None if peer.is_own => State::Enforced,
-            _ => standing,
+        state: match state_of(standing) {
+            _ if standing.is_none() && peer.is_own => State::Enforced,
+            State::Enforced if diversion.is_some() => State::Outdated,
+            state => state,
         },
-        reason: None,
+        reason: diversion.clone(),
     };
-    let tunnel = &reading.observed.tunnel;
-    let routes = peer.networks.iter().filter_map(|text| {
-        let network = parse_cidr(text).ok()?;
-        let prefix = Prefix {
-            address: network.network(),
-            length: network.prefix_len(),
-        };
+    let routes = peer.prefixes().filter_map(|(text, prefix)| {
         let route = tunnel.routes.get(&prefix)?;
         Some(RouteView {
-            network: text.clone(),
+            network: text.to_owned(),
             gateway: route.gateway,
             mac: tunnel
                 .neighbours
@@ -223,10 +211,10 @@ fn peer_view(
             source: route.source,
         })
     });
-    let joined = peer.effective.is_some() && !peer.is_own;
     PeerView {
         state: state(peer.selected, &[interface], &findings),
         routes: routes.filter(|_| joined).collect(),
+        diversion,
         findings,
         reachability: report.reachability.get(&peer.name).cloned(),
         seen_seconds_ago: seen_seconds_ago.filter(|_| joined),
