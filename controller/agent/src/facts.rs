@@ -58,6 +58,7 @@ pub fn read(
         underlays: BTreeMap::new(),
         pods: Pods::new(),
         stack_in_use: None,
+        pods_mtu: None,
         vxlan_ports: vxlan_ports()?,
     })
 }

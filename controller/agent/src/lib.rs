@@ -7,6 +7,7 @@ mod endpoints;
 pub mod facts;
 mod kept;
 pub mod lock;
+mod pod_mtu;
 pub mod pods;
 mod prober;
 pub mod reachability;

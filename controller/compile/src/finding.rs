@@ -48,6 +48,8 @@ pub enum FindingReason {
     MtuTooSmall,
     /// The node's stack does what would be passed by.
     StackInUse,
+    /// Pods may send longer packets than the tunnel takes.
+    PodMtuTooLarge,
     /// The node's kernel cannot do it.
     Unsupported,
     /// The link-layer address of the way to a backend is not known.

@@ -101,6 +101,8 @@ pub struct NodeFacts {
     /// What the stack does with packets for pods that would be passed by without it; `None` where that is nothing, or
     /// no peer asks for it.
     pub stack_in_use: Option<String>,
+    /// The largest MTU of the node's own pods, where there is a tunnel and it is known.
+    pub pods_mtu: Option<u32>,
     /// UDP ports of VXLAN devices that are not the tunnel's, with their names.
     pub vxlan_ports: BTreeMap<u16, String>,
 }

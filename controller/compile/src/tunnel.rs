@@ -7,6 +7,7 @@ use std::{
 
 use headgate_crds::{IpNet, TunnelPeerSpec};
 use headgate_datapath::{
+    failsafe::Prefix,
     state::{Block, Digest},
     tunnel::{MacAddress, Neighbours},
 };
@@ -227,6 +228,29 @@ fn show<A: Address>(found: &mut Vec<Boundary<A>>, start: A, class: u16) {
 pub fn endpoints(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTreeSet<IpAddr> {
     let peers = concerning(snapshot, memory, labels);
     peers.map(TunnelPeerSpec::endpoint_address).collect()
+}
+
+/// The networks of a node with these labels and addresses, as its own peers have them; none where there is no
+/// other peer, and so no tunnel.
+#[must_use]
+pub fn own_networks(
+    snapshot: &Snapshot,
+    memory: &Memory,
+    labels: &Labels,
+    addresses: &BTreeSet<IpAddr>,
+) -> BTreeSet<Prefix> {
+    let is_own = |peer: &&TunnelPeerSpec| addresses.contains(&peer.endpoint_address());
+    if concerning(snapshot, memory, labels).all(|peer| is_own(&peer)) {
+        return BTreeSet::new();
+    }
+    concerning(snapshot, memory, labels)
+        .filter(is_own)
+        .flat_map(TunnelPeerSpec::networks)
+        .map(|network| Prefix {
+            address: network.network(),
+            length: network.prefix_len(),
+        })
+        .collect()
 }
 
 /// Whether compile wants to know the node's pods, and what the stack does with packets for them.

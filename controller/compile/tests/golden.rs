@@ -52,6 +52,8 @@ struct Facts {
     #[serde(default)]
     underlays: BTreeMap<IpAddr, u32>,
     #[serde(default)]
+    pods_mtu: Option<u32>,
+    #[serde(default)]
     vxlan_ports: BTreeMap<u16, String>,
     /// Numbers of the node's ends of veth pairs, by pod.
     #[serde(default)]
@@ -119,6 +121,7 @@ impl Facts {
             here: self.here.into_iter().collect(),
             no_balancer: None,
             underlays: self.underlays.into_iter().map(underlay).collect(),
+            pods_mtu: self.pods_mtu,
             vxlan_ports: self.vxlan_ports,
             pods: self.pods.into_iter().map(pod).collect(),
             stack_in_use: self.stack_in_use,
@@ -454,6 +457,7 @@ goldens! {
     peers_refused
     peers_direct
     peers_by_the_stack
+    pods_mtu
     two_interfaces
     group
     allow_list

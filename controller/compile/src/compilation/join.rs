@@ -1,6 +1,7 @@
 //! Which peers of the tunnel stand, and what they come to.
 
 mod book;
+mod pods;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -233,6 +234,7 @@ impl Compiler<'_> {
             findings.extend(self.unreachable(peer));
             findings.extend(self.by_the_stack(peer));
         }
+        findings.extend(self.oversized_pods(&standing));
         let tunnel = self.tunnel(&own, &others)?;
         let device = tunnel.as_ref().map(|(tunnel, _)| tunnel.device);
         let peers = standing.iter().map(|peer| self.peer_summary(peer, device));
