@@ -67,7 +67,8 @@ pub use reference::reference;
 pub use selector::{LabelSelector, LabelSelectorOperator, LabelSelectorRequirement};
 pub use status::{FailingNode, MOST_NAMES, NodeCounts, ResourceStatus, SourceRevision};
 pub use tunnel_peer::{
-    DEFAULT_TUNNEL_PORT, TunnelMode, TunnelPeer, TunnelPeerSpec, Vxlan, device_address,
+    DEFAULT_TUNNEL_PORT, LocalDelivery, TunnelMode, TunnelPeer, TunnelPeerSpec, Vxlan,
+    device_address,
 };
 pub use xdp_policy::{
     Action, AttachMode, DEFAULT_ROUTE, Fragments, PolicyRule, XdpPolicy, XdpPolicySpec,

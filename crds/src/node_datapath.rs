@@ -60,7 +60,8 @@ pub struct NodeDatapathStatus {
     pub node: Option<NodeFacts>,
 
     /// Ready: whether every interface enforces what it should, and nothing is excepted. PeersReachable, where
-    /// there is a tunnel: whether its peers are heard, which Ready does not wait for.
+    /// there is a tunnel: whether its peers are heard. PodsFitTunnel, False where pods may send longer packets than
+    /// the tunnel takes. Ready waits for neither.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), schema_with = "conditions")]
     pub conditions: Vec<Condition>,

@@ -74,6 +74,9 @@ use crate::{
 #[x_kube(validation = Rule::new("self.mode != 'Native' || !has(self.mac)").message(
     "a Native peer has no VXLAN device, whose mac this is; remove mac, or set mode to Vxlan"
 ))]
+#[x_kube(validation = Rule::new("self.mode != 'Native' || !has(self.localDelivery)").message(
+    "what comes from a Native peer comes by the node's stack; remove localDelivery, or set mode to Vxlan"
+))]
 #[x_kube(validation = Rule::new(
     "self.mode != 'Native' || self.endpoint.contains(':') || !self.podCIDRs.exists(c, c.contains(':'))"
 ).message(
@@ -131,6 +134,23 @@ pub struct TunnelPeerSpec {
     )]
     #[garde(skip)]
     pub mac: Option<String>,
+
+    /// How nodes give packets that come from the peer to their pods; absent means `Stack`. `Direct` passes the node's own stack by, and all
+    /// that it does there: kube-proxy, NetworkPolicies, connection tracking. A node where any of these is in use
+    /// takes the stack and says so. Native has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
+    pub local_delivery: Option<LocalDelivery>,
+}
+
+/// How packets of the tunnel get to pods of the node.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocalDelivery {
+    /// By the node's stack, with all that it does.
+    #[default]
+    Stack,
+    /// From the tunnel's device into the pod.
+    Direct,
 }
 
 /// How packets get to a peer.
@@ -178,6 +198,11 @@ impl TunnelPeerSpec {
     pub fn endpoint_address(&self) -> IpAddr {
         let parsed = address::parse(&self.endpoint);
         parsed.expect("the check refuses what is no address")
+    }
+
+    /// Whether nodes give what comes from the peer to their pods without their stack.
+    pub fn is_direct(&self) -> bool {
+        self.local_delivery == Some(LocalDelivery::Direct)
     }
 
     /// What packets to it carry, where that is more than themselves: nothing of a Native peer. What is left out

@@ -8,6 +8,7 @@ pub mod facts;
 mod kept;
 pub mod lock;
 pub mod native;
+mod pod_mtu;
 pub mod pods;
 mod prober;
 pub mod reachability;
@@ -17,6 +18,7 @@ mod run;
 mod source;
 pub mod store;
 mod telemetry;
+mod unserved;
 pub mod ways;
 
 pub use run::{AgentError, lost_memory, now, run};

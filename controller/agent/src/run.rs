@@ -14,7 +14,7 @@ use headgate_compile::{
     node::NodeFacts,
     services::backends,
     snapshot::Content,
-    tunnel::endpoints,
+    tunnel::{endpoints, own_networks},
 };
 use headgate_crds::{DEFAULT_TUNNEL_PORT, TunnelMode};
 use headgate_datapath::{
@@ -22,7 +22,7 @@ use headgate_datapath::{
     observed::Observed,
     state::Ifindex,
 };
-use headgate_kernel::{Instance, RunningKernel, interfaces, object_digest};
+use headgate_kernel::{Instance, RunningKernel, interfaces, object_digest, pods::links_and_routes};
 use headgate_source::{
     Reading,
     kubernetes::{ClientError, Uses},
@@ -36,6 +36,7 @@ use crate::{
     cycle::{Inputs, Node, is_joined},
     facts,
     lock::{InstanceLock, LockError},
+    pod_mtu::PodMtu,
     pods,
     prober::{Prober, Targets},
     reachability::{Book, Reach},
@@ -123,6 +124,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         known,
         node,
         ways: Ways::default(),
+        pod_mtu: PodMtu::default(),
         config,
         said: Said::default(),
         prober,
@@ -258,6 +260,7 @@ struct Agent {
     known: Known,
     node: Node<RunningKernel>,
     ways: Ways,
+    pod_mtu: PodMtu,
     said: Said,
     pulse: Pulse,
     prober: Prober,
@@ -349,6 +352,16 @@ impl Agent {
         facts.here.clone_from(&self.ways.here);
         let endpoints = endpoints(&resources.snapshot, self.node.memory(), labels);
         facts.underlays = facts::underlays(&endpoints)?;
+        facts::direct_delivery(&mut facts, &resources.snapshot, self.node.memory())?;
+        let own = own_networks(
+            &resources.snapshot,
+            self.node.memory(),
+            labels,
+            &facts.addresses,
+        );
+        facts.pods_mtu = self
+            .pod_mtu
+            .of(own, &facts.interfaces, now(), links_and_routes)?;
         Ok(Some(facts))
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use headgate_crds::{IpNet, TunnelPeerSpec};
 use headgate_datapath::{
+    failsafe::Prefix,
     state::{Block, Digest},
     tunnel::{MacAddress, Neighbours},
 };
@@ -88,6 +89,8 @@ pub struct RemotePeer {
     pub vni: u32,
     /// Number of the network that packets from it must carry.
     pub accepted_vni: u32,
+    /// Whether what comes from it goes to pods without the node's stack.
+    pub is_direct: bool,
 }
 
 impl RemotePeer {
@@ -98,7 +101,7 @@ impl RemotePeer {
             vni: self.vni,
             accepted_vni: self.accepted_vni,
             is_v6: u32::from(self.endpoint.is_ipv6()),
-            padding: 0,
+            is_direct: self.is_direct.into(),
         }
     }
 }
@@ -220,10 +223,49 @@ fn show<A: Address>(found: &mut Vec<Boundary<A>>, start: A, class: u16) {
     }
 }
 
-/// The endpoints that compile wants to know the ways to: of the peers that concern a node with these labels,
-/// and of those that are in effect there.
+/// The endpoints that compile wants to know the ways to.
 #[must_use]
 pub fn endpoints(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTreeSet<IpAddr> {
+    let peers = concerning(snapshot, memory, labels);
+    peers.map(TunnelPeerSpec::endpoint_address).collect()
+}
+
+/// The networks of a node with these labels and addresses, as its own peers have them; none where there is no
+/// other peer, and so no tunnel.
+#[must_use]
+pub fn own_networks(
+    snapshot: &Snapshot,
+    memory: &Memory,
+    labels: &Labels,
+    addresses: &BTreeSet<IpAddr>,
+) -> BTreeSet<Prefix> {
+    let is_own = |peer: &&TunnelPeerSpec| addresses.contains(&peer.endpoint_address());
+    if concerning(snapshot, memory, labels).all(|peer| is_own(&peer)) {
+        return BTreeSet::new();
+    }
+    concerning(snapshot, memory, labels)
+        .filter(is_own)
+        .flat_map(TunnelPeerSpec::networks)
+        .map(|network| Prefix {
+            address: network.network(),
+            length: network.prefix_len(),
+        })
+        .collect()
+}
+
+/// Whether compile wants to know the node's pods, and what the stack does with packets for them.
+#[must_use]
+pub fn wants_direct(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> bool {
+    let mut peers = concerning(snapshot, memory, labels);
+    peers.any(TunnelPeerSpec::is_direct)
+}
+
+/// The peers that concern a node with these labels, and those that are in effect there.
+fn concerning<'a>(
+    snapshot: &'a Snapshot,
+    memory: &'a Memory,
+    labels: &'a Labels,
+) -> impl Iterator<Item = &'a TunnelPeerSpec> {
     let submitted = snapshot.submitted.iter();
     let submitted = submitted.filter_map(|submitted| submitted.content.as_ref().ok());
     let in_effect = memory.last_good.values().map(|good| &good.content);
@@ -233,12 +275,8 @@ pub fn endpoints(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTree
             Content::Peer(peer) => Some(&peer.spec),
             _ => None,
         });
-    let selects = |peer: &&TunnelPeerSpec| {
+    peers.filter(|peer| {
         let selector = peer.node_selector.as_ref();
         selector.is_none_or(|selector| selector.matches(labels))
-    };
-    peers
-        .filter(selects)
-        .map(TunnelPeerSpec::endpoint_address)
-        .collect()
+    })
 }

@@ -12,10 +12,10 @@ use headgate_compile::{
     node::{Access, Interface, InterfaceKind, NextHop, NodeFacts, Underlay},
     snapshot::Snapshot,
 };
-use headgate_crds::parse_cidr;
+use headgate_crds::{LocalDelivery, parse_cidr};
 use headgate_datapath::{
     state::{FailsafePeer, Ifindex},
-    tunnel::Tunnel,
+    tunnel::{LocalPod, MacAddress, Tunnel},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -55,7 +55,14 @@ struct Facts {
     #[serde(default)]
     gateways: BTreeMap<IpAddr, IpAddr>,
     #[serde(default)]
+    pods_mtu: Option<u32>,
+    #[serde(default)]
     vxlan_ports: BTreeMap<u16, String>,
+    /// Numbers of the node's ends of veth pairs, by pod.
+    #[serde(default)]
+    pods: BTreeMap<IpAddr, u32>,
+    #[serde(default)]
+    stack_in_use: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -121,7 +128,10 @@ impl Facts {
                 .into_iter()
                 .map(|way| underlay(way, &self.gateways))
                 .collect(),
+            pods_mtu: self.pods_mtu,
             vxlan_ports: self.vxlan_ports,
+            pods: self.pods.into_iter().map(pod).collect(),
+            stack_in_use: self.stack_in_use,
         }
     }
 }
@@ -154,6 +164,12 @@ fn over((address, local): (IpAddr, Option<IpAddr>)) -> (IpAddr, NextHop) {
         ..next_hop((address, 0)).1
     };
     (address, hop)
+}
+
+fn pod((address, ifindex): (IpAddr, u32)) -> (IpAddr, LocalPod) {
+    let mac = MacAddress([2, 0, 0, 0, 1, ifindex as u8]);
+    let ifindex = Ifindex(ifindex);
+    (address, LocalPod { ifindex, mac })
 }
 
 fn underlay(
@@ -358,9 +374,13 @@ fn render_service(service: &ServiceSummary, text: &mut String) -> std::fmt::Resu
 
 fn render_peer(peer: &PeerSummary, text: &mut String) -> std::fmt::Result {
     let own = if peer.is_own { ", the node itself" } else { "" };
+    let direct = match peer.local_delivery {
+        LocalDelivery::Stack => "",
+        LocalDelivery::Direct => ", to pods directly",
+    };
     writeln!(
         text,
-        "peer {}: generation {}, in effect {}, {} behind {}, {}, from {}{own}",
+        "peer {}: generation {}, in effect {}, {} behind {}, {}, from {}{own}{direct}",
         peer.name,
         peer.generation,
         words(peer.effective),
@@ -395,6 +415,13 @@ fn render_tunnel(tunnel: &Tunnel, text: &mut String) -> std::fmt::Result {
             prefix.length,
             route.gateway,
             words(route.source)
+        )?;
+    }
+    for (address, pod) in &tunnel.pods {
+        writeln!(
+            text,
+            "  pod {address} by interface {} at {}",
+            pod.ifindex.0, pod.mac
         )?;
     }
     Ok(())
@@ -458,6 +485,9 @@ goldens! {
     peers
     peers_refused
     peers_native
+    peers_direct
+    peers_by_the_stack
+    pods_mtu
     two_interfaces
     group
     allow_list

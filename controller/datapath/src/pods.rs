@@ -35,6 +35,15 @@ pub struct Link {
     pub kind: LinkKind,
     /// The bridge that it is a port of.
     pub master: Option<Ifindex>,
+    /// Bytes of an IP packet that it takes.
+    pub mtu: u32,
+}
+
+impl Link {
+    /// Whether the other end is in another network namespace.
+    fn leads_elsewhere(&self) -> bool {
+        matches!(self.kind, LinkKind::Veth { is_elsewhere, .. } if is_elsewhere)
+    }
 }
 
 /// What the kernel tells of its links and of who is behind them.
@@ -70,6 +79,8 @@ pub struct Place {
     pub interface: String,
     /// The pod's end, by its number in the pod's namespace.
     pub peer: Option<Ifindex>,
+    /// Bytes of an IP packet that the node's end takes; the pod's usually takes the same.
+    pub mtu: u32,
     /// How packets get there.
     pub way: Way,
     /// The pod's link-layer address, where the node knows it.
@@ -150,6 +161,25 @@ pub fn pods(facts: &Neighbourhood) -> BTreeMap<IpAddr, Mapped> {
     found
 }
 
+/// The largest MTU of the pods whose addresses are in `networks`: of the node's ends of their veth pairs, at which
+/// routes into these networks end, or which are ports of a bridge at which one does. `None` where there are none.
+///
+/// Neighbours are not asked: they come and go with packets.
+#[must_use]
+pub fn largest_mtu(facts: &Neighbourhood, networks: &BTreeSet<Prefix>) -> Option<u32> {
+    let is_inside = |prefix: &Prefix| networks.iter().any(|network| network.covers(prefix));
+    let routes = facts.routes.iter();
+    let ends: BTreeSet<Ifindex> = routes
+        .filter(|(prefix, _)| is_inside(prefix))
+        .map(|(_, link)| *link)
+        .collect();
+    let links = facts.links.iter().filter(|(index, link)| {
+        let of_bridge = link.master.is_some_and(|bridge| ends.contains(&bridge));
+        link.leads_elsewhere() && (of_bridge || ends.contains(index))
+    });
+    links.map(|(_, link)| link.mtu).max()
+}
+
 /// Where an address is, or why that cannot be said.
 ///
 /// # Errors
@@ -190,6 +220,7 @@ fn behind(ifindex: Ifindex, link: &Link, way: Way, mac: Option<MacAddress>) -> M
             ifindex,
             interface: name,
             peer: *peer,
+            mtu: link.mtu,
             way,
             mac,
         }),
@@ -231,6 +262,7 @@ mod tests {
             name: name.to_owned(),
             kind,
             master: master.map(Ifindex),
+            mtu: 1_500,
         }
     }
 
@@ -305,6 +337,25 @@ mod tests {
         assert_eq!(found(&facts, "10.244.1.2"), Ok(bridged));
         let listed: Vec<String> = pods(&facts).keys().map(ToString::to_string).collect();
         assert_eq!(listed, ["10.244.1.2", "10.244.9.5", "fd00::5"]);
+    }
+
+    #[test]
+    fn the_largest_mtu_is_that_of_a_pod_in_the_networks() {
+        let mut facts = facts();
+        let mut set = |link: u32, mtu: u32| {
+            facts.links.get_mut(&Ifindex(link)).expect("a link").mtu = mtu;
+        };
+        // The card, and a cable whose ends are both here, are no pods'.
+        for (link, mtu) in [(2, 9_000), (3, 1_400), (4, 1_500), (5, 1_450), (6, 8_000)] {
+            set(link, mtu);
+        }
+        let largest = |text: &str, length| largest_mtu(&facts, &[prefix(text, length)].into());
+        assert_eq!(largest("10.244.1.0", 24), Some(1_450), "by the bridge");
+        assert_eq!(largest("10.244.9.0", 24), Some(1_400), "by its own veth");
+        assert_eq!(largest("10.244.0.0", 16), Some(1_450), "both");
+        assert_eq!(largest("10.244.2.0", 24), None, "nobody");
+        assert_eq!(largest("10.244.1.0", 25), None, "a route beyond it");
+        assert_eq!(largest("192.0.2.0", 24), None, "the card");
     }
 
     #[test]

@@ -49,6 +49,7 @@ impl Kernel for RunningKernel {
             | Step::MakeTunnelDevice(_)
             | Step::WriteTunnel(_)
             | Step::AttachTunnel
+            | Step::SetTunnelPods { .. }
             | Step::RaiseTunnel
             | Step::SetTunnelRoutes { .. }
             | Step::RemoveTunnelRoutes { .. }
@@ -81,9 +82,13 @@ impl Kernel for RunningKernel {
                 port,
                 interface,
                 ifindex,
-            } => egress::attach(&self.pins, *port, interface, *ifindex)?,
+            } => {
+                flows::required(&Shared::required(&self.pins)?.flows)?;
+                egress::attach(&self.pins, *port, interface, *ifindex)?;
+            }
             Step::DetachEgress(port) => egress::detach(&self.pins, *port)?,
             Step::AttachOverlay { interface, ifindex } => {
+                flows::required(&Shared::required(&self.pins)?.flows)?;
                 overlay::attach(&self.pins, interface, *ifindex)?;
             }
             Step::DetachOverlay(ifindex) => overlay::detach(&self.pins, *ifindex)?,

@@ -47,6 +47,18 @@ pub fn neighbourhood() -> Result<Neighbourhood, KernelError> {
     })
 }
 
+/// Reads links and routes of the main table alone.
+///
+/// # Errors
+/// Where the kernel does not answer.
+pub fn links_and_routes() -> Result<Neighbourhood, KernelError> {
+    Ok(Neighbourhood {
+        links: links()?.iter().map(link).collect(),
+        routes: routes()?,
+        ..Neighbourhood::default()
+    })
+}
+
 /// A program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AttachedProgram {
@@ -56,6 +68,14 @@ pub struct AttachedProgram {
     pub name: String,
     /// Its number.
     pub id: u32,
+}
+
+impl AttachedProgram {
+    /// Whether it sees what leaves by the interface.
+    #[must_use]
+    pub fn is_at_egress(&self) -> bool {
+        self.hook.ends_with("egress")
+    }
 }
 
 /// Programs by XDP, TCX and clsact on interfaces of these numbers and names, whosever they are.
@@ -120,10 +140,12 @@ fn name_of(id: u32) -> String {
 fn link(message: &LinkMessage) -> (Ifindex, Link) {
     let mut name = String::new();
     let (mut master, mut peer, mut is_elsewhere, mut kind) = (None, None, false, None);
+    let mut mtu = 0;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name.clone_from(text),
             LinkAttribute::Controller(index) => master = Some(Ifindex(*index)),
+            LinkAttribute::Mtu(bytes) => mtu = *bytes,
             LinkAttribute::Link(index) => peer = Some(Ifindex(*index)),
             LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
@@ -145,7 +167,12 @@ fn link(message: &LinkMessage) -> (Ifindex, Link) {
         None => LinkKind::Other("a device of its own".to_owned()),
     };
     let master = master.filter(|master| master.0 != 0);
-    let link = Link { name, kind, master };
+    let link = Link {
+        name,
+        kind,
+        master,
+        mtu,
+    };
     (Ifindex(message.header.index), link)
 }
 

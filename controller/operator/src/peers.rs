@@ -54,6 +54,7 @@ fn wanted(node: &Node, network: Network) -> Option<TunnelPeerSpec> {
         vni: Some(network.vni),
         port: Some(network.port),
         mac: None,
+        local_delivery: None,
     })
 }
 

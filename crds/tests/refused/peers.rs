@@ -169,6 +169,12 @@ fn what_native_has_not() {
             "remove mac",
         ),
         (
+            also("localDelivery", json!("Stack")),
+            "spec",
+            "by the node's stack",
+            "remove localDelivery",
+        ),
+        (
             also("endpoint", json!("192.0.2.2")),
             "spec",
             "no route leads to an IPv6 network by an IPv4 endpoint",

@@ -348,7 +348,9 @@ impl Node {
         wait_for(SOON, &what, || self.log().contains(words));
     }
 
-    fn report_written(&self) -> Option<SystemTime> {
+    /// When the agent wrote its report last.
+    #[must_use]
+    pub fn report_written(&self) -> Option<SystemTime> {
         let metadata = fs::metadata(self.state().join("report.json")).ok()?;
         metadata.modified().ok()
     }

@@ -1,6 +1,6 @@
 //! A report in the words of the NodeDatapath.
 
-use headgate_compile::finding::{Finding, Severity};
+use headgate_compile::finding::{Finding, FindingReason, Severity};
 use headgate_crds::{
     InterfaceDatapath, Kind, NodeDatapathStatus, NodeFacts, ResourceException, TablesDatapath,
     TunnelMode,
@@ -41,6 +41,7 @@ pub(super) fn status(report: &Report) -> NodeDatapathStatus {
         conditions: [ready(report, &exceptions)]
             .into_iter()
             .chain(peers_reachable(report))
+            .chain(pods_fit(report))
             .collect(),
         exceptions,
         tables: report.tables.iter().take(MOST).map(tables).collect(),
@@ -224,6 +225,20 @@ fn peers_reachable(report: &Report) -> Option<Condition> {
     })
 }
 
+/// Beside Ready too: packets that are too long are not what is enforced. Nothing where nothing is amiss.
+fn pods_fit(report: &Report) -> Option<Condition> {
+    let mut findings = report.findings.iter();
+    let finding = findings.find(|finding| finding.reason == FindingReason::PodMtuTooLarge)?;
+    Some(Condition {
+        type_: "PodsFitTunnel".to_owned(),
+        status: "False".to_owned(),
+        reason: format!("{:?}", finding.reason),
+        message: shortened(&finding.message),
+        last_transition_time: Time(Timestamp::now()),
+        observed_generation: None,
+    })
+}
+
 fn shortened(message: &str) -> String {
     match message.char_indices().nth(LONGEST_MESSAGE) {
         Some((end, _)) => format!("{}...", &message[..end]),
@@ -258,6 +273,7 @@ mod tests {
             vni: Some(7),
             mac: None,
             local: None,
+            local_delivery: headgate_crds::LocalDelivery::Stack,
             tunnel: None,
             native: Vec::new(),
         }
@@ -323,6 +339,31 @@ mod tests {
         let of = |name: &str, why: &str| (name.to_owned(), why.to_owned());
         let tunnel = of("c", "the tunnel is not as wanted: other");
         assert_eq!(told, [of("b", "why"), tunnel]);
+    }
+
+    #[test]
+    fn pods_that_do_not_fit_are_told_beside_ready() {
+        let finding = Finding {
+            severity: Severity::Warning,
+            reason: FindingReason::PodMtuTooLarge,
+            resource: None,
+            place: String::new(),
+            path: String::new(),
+            message: "less".to_owned(),
+        };
+        let report = Report {
+            wanted_revision: Some(Digest::of(b"revision")),
+            findings: vec![finding],
+            ..Report::default()
+        };
+        let conditions = super::status(&report).conditions.into_iter();
+        let told: Vec<_> = conditions.map(|c| (c.type_, c.status, c.message)).collect();
+        let [ready, fit] = told.as_slice() else {
+            panic!("{told:?}");
+        };
+        assert_eq!((ready.0.as_str(), ready.1.as_str()), ("Ready", "True"));
+        let expected = ["PodsFitTunnel", "False", "less"].map(str::to_owned);
+        assert_eq!(*fit, expected.into());
     }
 
     #[test]

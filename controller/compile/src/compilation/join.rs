@@ -2,6 +2,7 @@
 
 mod book;
 mod native;
+mod pods;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::{IpNet, TunnelPeerSpec, Vxlan, device_address};
+use headgate_crds::{IpNet, LocalDelivery, TunnelPeerSpec, Vxlan, device_address};
 use headgate_datapath::{
     failsafe::Prefix,
     native::NativeRoutes,
@@ -247,7 +248,9 @@ impl Compiler<'_> {
         let others = standing.iter().filter(|peer| !peer.is_own);
         for peer in others.clone() {
             findings.extend(self.unreachable(peer));
+            findings.extend(self.by_the_stack(peer));
         }
+        findings.extend(self.oversized_pods(&standing));
         let (plain, others): (Vec<_>, Vec<_>) = others.partition(|peer| is_native(peer.spec));
         let plain = plain.iter().flat_map(|peer| peer.networks.iter().copied());
         let tunnel = self.tunnel(&own, &others, plain)?;
@@ -277,6 +280,18 @@ impl Compiler<'_> {
                 },
             )
         })
+    }
+
+    /// Packets that something in the stack wants to see go there, whatever the peer says.
+    fn by_the_stack(&self, peer: &Standing<'_>) -> Option<Finding> {
+        let user = self.node.stack_in_use.as_ref();
+        let user = user.filter(|_| peer.spec.is_direct())?;
+        let message = format!(
+            "{user}, which direct delivery would pass by: packets to pods of this node go by the stack; remove that, or say localDelivery: Stack"
+        );
+        let path = "spec.localDelivery";
+        let remark = stalled(FindingReason::StackInUse, path, message);
+        Some(finding(peer.version, remark))
     }
 
     fn tunnel(
@@ -316,9 +331,12 @@ impl Compiler<'_> {
                     local: underlay(peer).and_then(|underlay| underlay.local),
                     vni,
                     accepted_vni: own.device.map_or(vni, |device| device.vni),
+                    is_direct: peer.spec.is_direct() && self.node.stack_in_use.is_none(),
                 }
             })
             .collect();
+        let is_direct = remotes.iter().any(|remote| remote.is_direct);
+        let pods = is_direct.then(|| self.node.pods.clone());
         // Nobody sends from these through the tunnel either.
         let elsewhere: Vec<IpNet> = own.networks.iter().copied().chain(plain).collect();
         let block = tables(&remotes, &elsewhere, port)?;
@@ -329,6 +347,7 @@ impl Compiler<'_> {
             tables: block.digest(),
             neighbours,
             routes,
+            pods: pods.unwrap_or_default(),
         };
         Ok(Some((tunnel, block)))
     }
@@ -402,6 +421,10 @@ impl Compiler<'_> {
             vni: vxlan.map(|vxlan| vxlan.vni),
             mac: vxlan.map(|vxlan| MacAddress(vxlan.mac).to_string()),
             local: underlay.and_then(|underlay| underlay.local),
+            local_delivery: match self.node.stack_in_use {
+                Some(_) => LocalDelivery::Stack,
+                None => peer.spec.local_delivery.unwrap_or_default(),
+            },
             native: native.unwrap_or_default(),
             tunnel: device.filter(|_| is_joined).map(|device| TunnelSummary {
                 device: DEVICE.to_owned(),
@@ -438,6 +461,7 @@ impl Compiler<'_> {
                 vni: vxlan.map(|vxlan| vxlan.vni),
                 mac: vxlan.map(|vxlan| MacAddress(vxlan.mac).to_string()),
                 local: None,
+                local_delivery: peer.spec.local_delivery.unwrap_or_default(),
                 tunnel: None,
                 native: Vec::new(),
             })

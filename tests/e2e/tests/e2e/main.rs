@@ -2,6 +2,7 @@
 
 mod balancing;
 mod clients;
+mod direct;
 mod examples;
 mod failsafe;
 mod first_rule;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         tunnelling::trials(),
         native_peers::trials(),
         two_sites::trials(),
+        direct::trials(),
         overlaying::trials(),
         tunnel_clients::trials(),
         tunnel_wire::trials(),

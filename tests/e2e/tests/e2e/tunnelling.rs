@@ -92,7 +92,7 @@ fn joined() {
         assert_eq!(view["peers"][peer]["is_own"], own, "{view:#}");
     }
     assert_eq!(view["device"]["mtu"], 1_450, "{view:#}");
-    assert_eq!(node.status()["findings"], serde_json::json!([]));
+    pods_are_to_send_less(&site);
     let trace = node.headgate(&["tunnel", "trace", "10.244.1.2", "10.244.2.2"]);
     assert!(
         trace.output.contains("192.0.2.1 -> 192.0.2.2 port 8472"),
@@ -103,6 +103,32 @@ fn joined() {
         peer.output.contains("10.244.3.0/24 via 192.0.2.3"),
         "{peer:?}"
     );
+}
+
+/// A veth pair takes 1500 bytes if nobody says anything, and the tunnel 1450.
+fn pods_are_to_send_less(site: &Site) {
+    let node = &site.nodes[0];
+    let warnings = || -> Vec<String> {
+        let status = node.status();
+        let findings = status["findings"].as_array().cloned().unwrap_or_default();
+        let told = findings.iter();
+        told.map(|f| format!("{} {}", f["reason"], f["resource"]["name"]))
+            .collect()
+    };
+    let oversized = r#""PodMtuTooLarge" "node-1""#;
+    assert_eq!(warnings(), [oversized]);
+    let list = node.headgate(&["tunnel", "list"]);
+    let words = "pods of this node may send packets of 1500 bytes";
+    assert!(list.output.contains(words), "{list:?}");
+    assert_eq!(node.headgate(&["status"]).code, 0, "it is a warning");
+    // Nothing is written while nothing changes, although it is looked at again.
+    let written = node.report_written();
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(node.report_written(), written);
+    let host = &site.hosts[0];
+    host.namespace.ip("link set pod mtu 1450");
+    host.pod.ip("link set eth0 mtu 1450");
+    wait_for(SOON, "pods fit", || warnings().is_empty());
 }
 
 fn over_ipv6() {

@@ -196,15 +196,14 @@ fn on_link() {
     ];
     let asked = asked.map(address);
     let found = underlays(&BTreeSet::from(asked)).expect("the kernel tells");
-    let way = |place: usize| {
-        let way = found[&asked[place]];
+    let ways = asked.map(|asked| {
+        let way = found[&asked];
         (way.ifindex == ifindex, way.gateway, way.has_link_layer)
-    };
-    for place in 0..3 {
-        assert_eq!(way(place), (true, None, true), "{}", asked[place]);
-    }
-    assert_eq!(way(3), (true, Some(address("192.0.2.254")), true));
-    assert_eq!(way(4), (false, None, false));
+    });
+    let direct = (true, None, true);
+    let by_gateway = (true, Some(address("192.0.2.254")), true);
+    let without_link = (false, None, false);
+    assert_eq!(ways, [direct, direct, direct, by_gateway, without_link]);
 }
 
 fn many() {

@@ -100,6 +100,7 @@ fn table(pod: &PodView) -> String {
             format!("{} ({})", place.interface, place.ifindex),
         ),
         ("Pod's end", peer.unwrap_or_else(unknown)),
+        ("MTU", place.mtu.to_string()),
         ("Way", place.way()),
         ("Device address", place.mac.clone().unwrap_or_else(unknown)),
     ]);

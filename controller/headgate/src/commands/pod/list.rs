@@ -14,8 +14,8 @@ use crate::{
     output::{OutputArguments, columns},
 };
 
-/// List the addresses of this node's pods: whose each is, interface, the number of the pod's end of it, how packets
-/// get there, programs. What the API and the kernel do not agree on is listed too.
+/// List the addresses of this node's pods: whose each is, interface, the number of the pod's end of it, the MTU of
+/// the node's end, how packets get there, programs. What the API and the kernel do not agree on is listed too.
 #[derive(Args, Debug)]
 pub(super) struct ListArguments {
     #[command(flatten)]
@@ -40,7 +40,15 @@ fn table(pods: &[PodView]) -> String {
         let Some(place) = &pod.place else {
             let reason = pod.reason.clone().unwrap_or_default();
             let nothing = String::new;
-            return [address, owner, nothing(), nothing(), nothing(), reason];
+            return [
+                address,
+                owner,
+                nothing(),
+                nothing(),
+                nothing(),
+                nothing(),
+                reason,
+            ];
         };
         let programs: Vec<String> = place.programs.iter().map(ProgramView::line).collect();
         [
@@ -51,10 +59,19 @@ fn table(pods: &[PodView]) -> String {
                 .peer_ifindex
                 .map(|peer| peer.to_string())
                 .unwrap_or_default(),
+            place.mtu.to_string(),
             place.way(),
             programs.join(", "),
         ]
     });
-    let titles = ["ADDRESS", "POD", "INTERFACE", "PEER", "WAY", "PROGRAMS"];
+    let titles = [
+        "ADDRESS",
+        "POD",
+        "INTERFACE",
+        "PEER",
+        "MTU",
+        "WAY",
+        "PROGRAMS",
+    ];
     columns(titles, rows)
 }

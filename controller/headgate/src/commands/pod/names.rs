@@ -158,6 +158,7 @@ mod tests {
                 is_elsewhere: true,
             },
             master: None,
+            mtu: 1_500,
         };
         let route = |text: &str, link| {
             let address = address(text);

@@ -48,6 +48,8 @@ pub(super) struct PlaceView {
     pub(super) ifindex: u32,
     /// The pod's end, by its number in the pod's network namespace.
     pub(super) peer_ifindex: Option<u32>,
+    /// Of the node's end.
+    pub(super) mtu: u32,
     /// `PointToPoint` or `Bridge`.
     pub(super) way: &'static str,
     /// The bridge.
@@ -144,6 +146,7 @@ fn place_view(place: Place, programs: &BTreeMap<Ifindex, BTreeSet<AttachedProgra
         interface: place.interface,
         ifindex: place.ifindex.0,
         peer_ifindex: place.peer.map(|peer| peer.0),
+        mtu: place.mtu,
         way,
         bridge,
         mac: place.mac.map(|mac| mac.to_string()),

@@ -49,6 +49,7 @@ fn table(peer: &PeerView) -> String {
         ("Mode", format!("{:?}", summary.mode)),
         ("VNI", vni.unwrap_or_default()),
         ("Device address", summary.mac.clone().unwrap_or_default()),
+        ("Local delivery", format!("{:?}", summary.local_delivery)),
         ("Reachable", reachable(peer)),
         ("Seen", peer.seen()),
         ("Networks", summary.networks.join(", ")),

@@ -74,6 +74,9 @@ fn table(view: &TunnelView) -> String {
             reason.unwrap_or_default(),
         ));
     }
+    for finding in view.oversized() {
+        text.push_str(&format!("{finding}\n"));
+    }
     for peer in &view.peers {
         if let Some(diversion) = &peer.diversion {
             text.push_str(&format!("\n{}: {diversion}\n", peer.summary.name));

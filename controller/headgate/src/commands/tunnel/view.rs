@@ -6,7 +6,10 @@ use headgate_agent::{
     reachability::{Reach, Reachability},
     report::Report,
 };
-use headgate_compile::{compilation::PeerSummary, finding::Finding};
+use headgate_compile::{
+    compilation::PeerSummary,
+    finding::{Finding, FindingReason},
+};
 use headgate_crds::{Kind, TunnelMode, parse_cidr};
 use headgate_datapath::{failsafe::Prefix, tunnel::DEVICE};
 use serde::Serialize;
@@ -78,6 +81,14 @@ pub(super) struct RouteView {
     /// Link-layer address of the gateway.
     pub(super) mac: Option<String>,
     pub(super) source: Option<IpAddr>,
+}
+
+impl TunnelView {
+    /// What is amiss with the node's own pods, whose peer is easily overlooked among many.
+    pub(super) fn oversized(&self) -> impl Iterator<Item = &Finding> {
+        let findings = self.peers.iter().flat_map(|peer| &peer.findings);
+        findings.filter(|finding| finding.reason == FindingReason::PodMtuTooLarge)
+    }
 }
 
 impl RouteView {

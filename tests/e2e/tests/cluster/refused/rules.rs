@@ -72,6 +72,10 @@ pub(super) fn same_words() {
         ("native-with-port", native("port", json!(8472))),
         ("native-with-mac", native("mac", json!("02:68:c0:00:02:02"))),
         (
+            "native-with-delivery",
+            native("localDelivery", json!("Direct")),
+        ),
+        (
             "native-of-two-families",
             native("podCIDRs", json!(["10.244.2.0/24", "fd00::/64"])),
         ),
