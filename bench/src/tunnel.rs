@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::Context as _;
 use headgate_e2e_tests::{
-    node::Node as Joined,
+    node::{Node as Joined, SOON},
     paths::example,
-    tunnel::{EXAMPLE, Host, POD_PORT, Underlay, ask_for_much, connect},
+    tunnel::{DIRECT, EXAMPLE, Host, POD_PORT, Underlay, ask_for_much, connect, count},
+    wait::wait_for,
 };
 use headgate_kernel_tests::{
     network::ip,
@@ -34,7 +35,7 @@ const AIM: f64 = 100.0 / 0.95;
 /// Two hosts, and what keeps them joined.
 struct Pair {
     hosts: [Host; 2],
-    _nodes: Vec<Joined>,
+    nodes: Vec<Joined>,
     _link: Underlay,
 }
 
@@ -43,6 +44,8 @@ struct Pair {
 enum By {
     /// Headgate, with so many peers more.
     Us(u32),
+    /// Headgate, to pods past the stacks of both.
+    UsDirectly,
     /// A VXLAN device each, with routes.
     PlainDevices,
 }
@@ -52,20 +55,36 @@ impl Pair {
         let link = Underlay::new();
         let hosts = [1, 2].map(|number| Host::on(&link, number));
         let mut nodes = Vec::new();
-        if let By::Us(more) = by {
-            let peers = example(EXAMPLE) + &others(more);
-            for host in &hosts {
-                host.namespace.ip("route add 172.16.0.0/12 dev eth0");
-                nodes.push(host.node(&peers));
+        match by {
+            By::Us(more) => {
+                let peers = example(EXAMPLE) + &others(more);
+                for host in &hosts {
+                    host.namespace.ip("route add 172.16.0.0/12 dev eth0");
+                    nodes.push(host.node(&peers));
+                }
             }
-        } else {
-            hosts[0].join_plainly(&hosts[1], 7);
-            hosts[1].join_plainly(&hosts[0], 7);
+            By::UsDirectly => {
+                nodes.extend(hosts.iter().map(|host| host.node(&example(DIRECT))));
+            }
+            By::PlainDevices => {
+                hosts[0].join_plainly(&hosts[1], 7);
+                hosts[1].join_plainly(&hosts[0], 7);
+            }
         }
         Self {
             hosts,
-            _nodes: nodes,
+            nodes,
             _link: link,
+        }
+    }
+
+    /// From the first packets on it is known where pods are.
+    fn await_direct_delivery(&self) {
+        for node in &self.nodes {
+            wait_for(SOON, "pods get packets directly", || {
+                let is_asked = self.questions().is_ok();
+                is_asked && count(node, "Delivered") > 0
+            });
         }
     }
 
@@ -122,7 +141,21 @@ pub fn measure(table: &mut Table) -> anyhow::Result<()> {
         || ours.questions(),
         || plain.questions(),
     )?;
-    drop(plain);
+    let direct = Pair::joined(By::UsDirectly);
+    direct.await_direct_delivery();
+    let stream = "TCP, with localDelivery: Direct over plain VXLAN devices'";
+    let questions = "64 bytes by UDP and back, the same";
+    let aim = Some(100.0);
+    compare(table, stream, aim, || direct.stream(), || plain.stream())?;
+    compare(
+        table,
+        questions,
+        aim,
+        || direct.questions(),
+        || plain.questions(),
+    )?;
+    drop((plain, direct));
+    let aim = Some(AIM);
     let many = Pair::joined(By::Us(MANY));
     let questions = "64 bytes by UDP and back, with 5,000 peers over with 3";
     compare(

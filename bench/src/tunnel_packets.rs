@@ -93,6 +93,7 @@ fn joined(peers: u32) -> anyhow::Result<DatapathState> {
             local: None,
             vni: NETWORK,
             accepted_vni: NETWORK,
+            is_direct: false,
         })
     });
     let remotes = remotes.collect::<anyhow::Result<Vec<_>>>()?;
@@ -116,6 +117,7 @@ fn joined(peers: u32) -> anyhow::Result<DatapathState> {
         tables: block.digest(),
         neighbours,
         routes,
+        pods: std::collections::BTreeMap::new(),
     };
     Ok(DatapathState {
         tunnel: Some(tunnel),

@@ -66,7 +66,7 @@ pub use protocol::{
 pub use reference::reference;
 pub use selector::{LabelSelector, LabelSelectorOperator, LabelSelectorRequirement};
 pub use status::{FailingNode, MOST_NAMES, NodeCounts, ResourceStatus, SourceRevision};
-pub use tunnel_peer::{TunnelPeer, TunnelPeerSpec, device_address};
+pub use tunnel_peer::{LocalDelivery, TunnelPeer, TunnelPeerSpec, device_address};
 pub use xdp_policy::{
     Action, AttachMode, DEFAULT_ROUTE, Fragments, PolicyRule, XdpPolicy, XdpPolicySpec,
 };

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use garde::Validate;
 use ipnet::IpNet;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -103,6 +104,23 @@ pub struct TunnelPeerSpec {
     )]
     #[garde(skip)]
     pub mac: Option<String>,
+
+    /// How nodes give packets that come from the peer to their pods; absent means `Stack`. `Direct` passes the node's own stack by, and all
+    /// that it does there: kube-proxy, NetworkPolicies, connection tracking. A node where any of these is in use
+    /// takes the stack and says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
+    pub local_delivery: Option<LocalDelivery>,
+}
+
+/// How packets of the tunnel get to pods of the node.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocalDelivery {
+    /// By the node's stack, with all that it does.
+    #[default]
+    Stack,
+    /// From the tunnel's device into the pod.
+    Direct,
 }
 
 impl TunnelPeerSpec {
@@ -126,6 +144,11 @@ impl TunnelPeerSpec {
     pub fn endpoint_address(&self) -> IpAddr {
         let parsed = address::parse(&self.endpoint);
         parsed.expect("the check refuses what is no address")
+    }
+
+    /// Whether nodes give what comes from the peer to their pods without their stack.
+    pub fn is_direct(&self) -> bool {
+        self.local_delivery == Some(LocalDelivery::Direct)
     }
 
     /// The link-layer address of the peer's device: the one that is given, or the default.

@@ -26,6 +26,7 @@ use crate::{
     report::{PortReport, PortStatus, Report, TunnelReport},
     resources::Resources,
     store::Store,
+    unserved::{self, Lack},
 };
 
 /// What a turn works on.
@@ -44,6 +45,8 @@ pub struct Inputs<'a> {
 struct Reasons {
     ports: BTreeMap<PortIndex, String>,
     tunnel: Option<String>,
+    /// Steps that failed and that services alone need.
+    services: Vec<Lack>,
 }
 
 /// One node's datapath under the agent's hand.
@@ -214,6 +217,10 @@ impl<K: Kernel> Node<K> {
                 (step, Err(error)) => {
                     if let Some(port) = step.concerns_only() {
                         reasons.ports.insert(port, error.to_string());
+                    } else if step.is_for_services() {
+                        let failure = format!("could not {step}: {error}");
+                        let step = step.clone();
+                        reasons.services.push(Lack { step, failure });
                     } else if step.is_of_tunnel() && wants_tunnel {
                         reasons.tunnel = Some(format!("could not {step}: {error}"));
                     } else {
@@ -243,7 +250,7 @@ impl<K: Kernel> Node<K> {
         compilation: &Compilation,
         observed: Option<&Observed>,
         reasons: &Reasons,
-        failures: Vec<String>,
+        mut failures: Vec<String>,
     ) -> Report {
         let wanted = compilation.state.as_ref();
         let ports = wanted.map(|state| {
@@ -253,11 +260,15 @@ impl<K: Kernel> Node<K> {
             });
             ports.collect()
         });
+        let lacks = &reasons.services;
+        failures.extend(lacks.iter().map(|lack| lack.failure.clone()));
+        let unserved = unserved::findings(&compilation.services, lacks, observed);
         let findings = inputs
             .resources
             .left_aside
             .iter()
-            .chain(&compilation.findings);
+            .chain(&compilation.findings)
+            .chain(&unserved);
         let findings = findings.cloned().collect();
         Report {
             node: inputs.facts.name.clone(),
@@ -397,7 +408,10 @@ fn status(
 
 #[cfg(test)]
 mod tests {
-    use headgate_compile::snapshot::Content;
+    use headgate_compile::{
+        finding::{FindingReason, Severity},
+        snapshot::Content,
+    };
     use headgate_datapath::fake::FakeKernel;
     use headgate_source::DirectorySource;
 
@@ -474,6 +488,119 @@ kind: TunnelPeer
 metadata: {name: node-b}
 spec: {podCIDRs: [10.244.2.0/24], endpoint: 192.0.2.2, vni: 7}
 ";
+
+    const SERVICES: &str = "\
+apiVersion: headgate.dev/v1alpha1
+kind: AddressPool
+metadata: {name: all}
+spec: {cidrs: [198.51.100.0/24]}
+---
+apiVersion: headgate.dev/v1alpha1
+kind: LoadBalancerService
+metadata: {name: web, namespace: shop}
+spec:
+  addresses: [198.51.100.1]
+  ports: [{name: http, protocol: TCP, port: 80}]
+  backends: {serviceRef: {name: web}}
+  forwarding: Nat
+  interfaces: [eth0]
+---
+apiVersion: headgate.dev/v1alpha1
+kind: LoadBalancerService
+metadata: {name: dns, namespace: shop}
+spec:
+  addresses: [198.51.100.2]
+  ports: [{name: dns, protocol: UDP, port: 53}]
+  backends: {static: [{address: 192.0.2.9}]}
+  forwarding: DirectReturn
+  interfaces: [eth0]
+";
+
+    /// One that refuses the same step as often as it is asked for.
+    struct Refusing {
+        kernel: FakeKernel,
+        refused: Option<headgate_datapath::plan::StepKind>,
+    }
+
+    impl Kernel for Refusing {
+        fn observe(&mut self) -> Result<Observed, KernelError> {
+            self.kernel.observe()
+        }
+
+        fn apply(
+            &mut self,
+            step: &Step,
+            blocks: &BTreeMap<Digest, headgate_datapath::state::Block>,
+        ) -> Result<Applied, KernelError> {
+            self.kernel.fail_next = self.refused;
+            self.kernel.apply(step, blocks)
+        }
+    }
+
+    #[test]
+    fn a_policy_goes_live_where_a_service_cannot() {
+        use headgate_datapath::plan::StepKind;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let policies = folder.path().join("policies");
+        std::fs::create_dir(&policies).expect("made");
+        std::fs::write(policies.join("services.yaml"), SERVICES).expect("written");
+        let store = Store::open(&folder.path().join("state")).expect("a store");
+        let object = Digest::of(b"object");
+        let kernel = Refusing {
+            kernel: FakeKernel::new(object),
+            refused: Some(StepKind::AttachEgress),
+        };
+        let mut node = Node::new(kernel, store, Memory::default(), object);
+        let turn = |node: &mut Node<Refusing>| {
+            let reading = DirectorySource::new(&policies, Content::from).read();
+            let inputs = Inputs {
+                resources: &Resources::new(&reading, node.memory()),
+                facts: &facts(),
+                source: "policies",
+                api_servers: &BTreeSet::new(),
+                reachability: &Book::new(),
+                now: Seconds(1),
+            };
+            node.turn(&inputs).0
+        };
+        let refused = |report: &Report| -> Vec<(String, Severity)> {
+            let findings = report.findings.iter();
+            let refused = findings.filter(|f| f.reason == FindingReason::NotEnforced);
+            refused
+                .map(|finding| {
+                    let said = "could not attach port 0 to the egress of eth0";
+                    assert!(finding.message.starts_with(said), "{finding}");
+                    let resource = finding.resource.as_ref().expect("a service");
+                    (resource.to_string(), finding.severity)
+                })
+                .collect()
+        };
+        let web = || "LoadBalancerService/shop/web".to_owned();
+        turn(&mut node);
+        std::fs::write(policies.join("closed.yaml"), POLICY).expect("written");
+        let report = turn(&mut node);
+        // The policy is live, and the service alone that needs the program is said not to work.
+        let statuses: Vec<_> = report.ports.values().map(|port| &port.status).collect();
+        assert_eq!(statuses, [&PortStatus::Enforced]);
+        assert_eq!(
+            report.live_enforcement,
+            Some(node.kernel.kernel.state.enforcement())
+        );
+        assert_eq!(report.tables[0].policies, ["closed"]);
+        assert_eq!(refused(&report), [(web(), Severity::Stalled)]);
+        assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+        node.kernel.refused = None;
+        let report = turn(&mut node);
+        assert_eq!(refused(&report), []);
+        assert_eq!(report.failures, Vec::<String>::new());
+        // An agent with another object cannot replace the program, and the former goes on.
+        node.kernel.refused = Some(StepKind::AttachEgress);
+        node.object = Digest::of(b"next");
+        node.kernel.kernel.object = Some(node.object);
+        let report = turn(&mut node);
+        assert_eq!(refused(&report), [(web(), Severity::Pending)]);
+    }
 
     #[test]
     fn the_tunnel_is_said_to_lack_what_it_lacks() {

@@ -6,10 +6,16 @@ use std::{
     num::NonZeroU16,
 };
 
-use headgate_compile::node::{Interface, InterfaceKind, NodeFacts, Underlay};
+use headgate_compile::{
+    memory::Memory,
+    node::{Interface, InterfaceKind, NodeFacts, Underlay},
+    snapshot::Snapshot,
+    tunnel::wants_direct,
+};
 use headgate_datapath::{
     failsafe::{FailsafePeer, Passage, PortRange, Prefix},
     kernel::KernelError,
+    tunnel::Pods,
 };
 use headgate_kernel::{
     interfaces::{self, InterfaceFacts},
@@ -50,6 +56,8 @@ pub fn read(
         next_hops: BTreeMap::new(),
         here: BTreeSet::new(),
         underlays: BTreeMap::new(),
+        pods: Pods::new(),
+        stack_in_use: None,
         pods_mtu: None,
         vxlan_ports: vxlan_ports()?,
     })
@@ -68,6 +76,25 @@ pub fn underlays(endpoints: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, Underl
     Ok(ways
         .map(|(endpoint, way)| (endpoint, underlay(way)))
         .collect())
+}
+
+/// The node's pods, and what its stack does with packets for them; nothing where no peer asks for direct delivery.
+///
+/// # Errors
+/// The kernel does not answer.
+pub fn direct_delivery(
+    facts: &mut NodeFacts,
+    snapshot: &Snapshot,
+    memory: &Memory,
+) -> Result<(), KernelError> {
+    if !wants_direct(snapshot, memory, &facts.labels) {
+        return Ok(());
+    }
+    facts.stack_in_use = tunnel::stack_in_use()?;
+    if facts.stack_in_use.is_none() {
+        facts.pods = tunnel::reachable_directly()?;
+    }
+    Ok(())
 }
 
 /// What API servers must be able to send to a node: replies to it, and requests to its kubelet.

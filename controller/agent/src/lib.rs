@@ -17,6 +17,7 @@ mod run;
 mod source;
 pub mod store;
 mod telemetry;
+mod unserved;
 pub mod ways;
 
 pub use run::{AgentError, lost_memory, now, run};

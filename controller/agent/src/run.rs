@@ -371,6 +371,7 @@ impl Agent {
         facts.here.clone_from(&self.ways.here);
         let endpoints = endpoints(&resources.snapshot, self.node.memory(), labels);
         facts.underlays = facts::underlays(&endpoints)?;
+        facts::direct_delivery(&mut facts, &resources.snapshot, self.node.memory())?;
         let own = own_networks(
             &resources.snapshot,
             self.node.memory(),

@@ -46,6 +46,8 @@ pub enum FindingReason {
     EndpointInTunnel,
     /// The way to a peer takes too small packets.
     MtuTooSmall,
+    /// The node's stack does what would be passed by.
+    StackInUse,
     /// Pods may send longer packets than the tunnel takes.
     PodMtuTooLarge,
     /// The node's kernel cannot do it.
@@ -56,6 +58,8 @@ pub enum FindingReason {
     NoEndpoints,
     /// Backends answer by an interface where nobody translates their replies.
     RepliesUnseen,
+    /// The kernel refused something that it needs.
+    NotEnforced,
     /// A rule can match nothing.
     MatchesNothing,
     /// Accepted, but hardly meant.

@@ -5,7 +5,10 @@ use std::{
     net::IpAddr,
 };
 
-use headgate_datapath::state::{FailsafePeer, Ifindex};
+use headgate_datapath::{
+    state::{FailsafePeer, Ifindex},
+    tunnel::Pods,
+};
 
 /// What sort of interface, as far as attaching depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +96,11 @@ pub struct NodeFacts {
     pub here: BTreeSet<IpAddr>,
     /// Ways to endpoints of the tunnel.
     pub underlays: BTreeMap<IpAddr, Underlay>,
+    /// Its pods, where a peer asks for their places.
+    pub pods: Pods,
+    /// What the stack does with packets for pods that would be passed by without it; `None` where that is nothing, or
+    /// no peer asks for it.
+    pub stack_in_use: Option<String>,
     /// The largest MTU of the node's own pods, where there is a tunnel and it is known.
     pub pods_mtu: Option<u32>,
     /// UDP ports of VXLAN devices that are not the tunnel's, with their names.

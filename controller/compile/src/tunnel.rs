@@ -89,6 +89,8 @@ pub struct RemotePeer {
     pub vni: u32,
     /// Number of the network that packets from it must carry.
     pub accepted_vni: u32,
+    /// Whether what comes from it goes to pods without the node's stack.
+    pub is_direct: bool,
 }
 
 impl RemotePeer {
@@ -99,7 +101,7 @@ impl RemotePeer {
             vni: self.vni,
             accepted_vni: self.accepted_vni,
             is_v6: u32::from(self.endpoint.is_ipv6()),
-            padding: 0,
+            is_direct: self.is_direct.into(),
         }
     }
 }
@@ -221,13 +223,11 @@ fn show<A: Address>(found: &mut Vec<Boundary<A>>, start: A, class: u16) {
     }
 }
 
-/// The endpoints that compile wants to know the ways to: of the peers that concern a node with these labels,
-/// and of those that are in effect there.
+/// The endpoints that compile wants to know the ways to.
 #[must_use]
 pub fn endpoints(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> BTreeSet<IpAddr> {
-    concerning(snapshot, memory, labels)
-        .map(TunnelPeerSpec::endpoint_address)
-        .collect()
+    let peers = concerning(snapshot, memory, labels);
+    peers.map(TunnelPeerSpec::endpoint_address).collect()
 }
 
 /// The networks of a node with these labels and addresses, as its own peers have them; none where there is no
@@ -253,6 +253,14 @@ pub fn own_networks(
         .collect()
 }
 
+/// Whether compile wants to know the node's pods, and what the stack does with packets for them.
+#[must_use]
+pub fn wants_direct(snapshot: &Snapshot, memory: &Memory, labels: &Labels) -> bool {
+    let mut peers = concerning(snapshot, memory, labels);
+    peers.any(TunnelPeerSpec::is_direct)
+}
+
+/// The peers that concern a node with these labels, and those that are in effect there.
 fn concerning<'a>(
     snapshot: &'a Snapshot,
     memory: &'a Memory,

@@ -12,10 +12,10 @@ use headgate_compile::{
     node::{Interface, InterfaceKind, NextHop, NodeFacts, Underlay},
     snapshot::Snapshot,
 };
-use headgate_crds::parse_cidr;
+use headgate_crds::{LocalDelivery, parse_cidr};
 use headgate_datapath::{
     state::{FailsafePeer, Ifindex},
-    tunnel::Tunnel,
+    tunnel::{LocalPod, MacAddress, Tunnel},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -55,6 +55,11 @@ struct Facts {
     pods_mtu: Option<u32>,
     #[serde(default)]
     vxlan_ports: BTreeMap<u16, String>,
+    /// Numbers of the node's ends of veth pairs, by pod.
+    #[serde(default)]
+    pods: BTreeMap<IpAddr, u32>,
+    #[serde(default)]
+    stack_in_use: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -118,6 +123,8 @@ impl Facts {
             underlays: self.underlays.into_iter().map(underlay).collect(),
             pods_mtu: self.pods_mtu,
             vxlan_ports: self.vxlan_ports,
+            pods: self.pods.into_iter().map(pod).collect(),
+            stack_in_use: self.stack_in_use,
         }
     }
 }
@@ -150,6 +157,12 @@ fn over((address, local): (IpAddr, Option<IpAddr>)) -> (IpAddr, NextHop) {
         ..next_hop((address, 0)).1
     };
     (address, hop)
+}
+
+fn pod((address, ifindex): (IpAddr, u32)) -> (IpAddr, LocalPod) {
+    let mac = MacAddress([2, 0, 0, 0, 1, ifindex as u8]);
+    let ifindex = Ifindex(ifindex);
+    (address, LocalPod { ifindex, mac })
 }
 
 fn underlay((endpoint, mtu): (IpAddr, u32)) -> (IpAddr, Underlay) {
@@ -335,9 +348,13 @@ fn render_service(service: &ServiceSummary, text: &mut String) -> std::fmt::Resu
 
 fn render_peer(peer: &PeerSummary, text: &mut String) -> std::fmt::Result {
     let own = if peer.is_own { ", the node itself" } else { "" };
+    let direct = match peer.local_delivery {
+        LocalDelivery::Stack => "",
+        LocalDelivery::Direct => ", to pods directly",
+    };
     writeln!(
         text,
-        "peer {}: generation {}, in effect {}, {} behind {}, VNI {}, {}, from {}{own}",
+        "peer {}: generation {}, in effect {}, {} behind {}, VNI {}, {}, from {}{own}{direct}",
         peer.name,
         peer.generation,
         words(peer.effective),
@@ -370,6 +387,13 @@ fn render_tunnel(tunnel: &Tunnel, text: &mut String) -> std::fmt::Result {
             prefix.length,
             route.gateway,
             words(route.source)
+        )?;
+    }
+    for (address, pod) in &tunnel.pods {
+        writeln!(
+            text,
+            "  pod {address} by interface {} at {}",
+            pod.ifindex.0, pod.mac
         )?;
     }
     Ok(())
@@ -431,6 +455,8 @@ goldens! {
     one_drop_rule
     peers
     peers_refused
+    peers_direct
+    peers_by_the_stack
     pods_mtu
     two_interfaces
     group

@@ -10,7 +10,7 @@ use headgate_datapath::state::Block;
 use headgate_layout::{services::mapped, tunnel::Event};
 use headgate_packet::{
     tables::HostTables,
-    tunnel::{Outer, Received, way_in, way_out},
+    tunnel::{Outer, Received, destination, way_in, way_out},
 };
 use proptest::prelude::*;
 
@@ -92,11 +92,52 @@ fn peer(networks: &[&str], endpoint: &str, vni: u32) -> RemotePeer {
         local: None,
         vni,
         accepted_vni: vni,
+        is_direct: false,
     }
 }
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+#[test]
+fn a_packet_without_a_hop_left_has_no_destination_past_the_stack() {
+    for (from, to) in [("10.0.0.1", "10.200.0.1"), ("fd00::1", "fd00:200::1")] {
+        let mut frame = frame(address(from), address(to), 53);
+        let hops = if to.contains(':') { 14 + 7 } else { 14 + 8 };
+        for (left, goes) in [(0, false), (1, false), (2, true), (255, true)] {
+            frame[hops] = left;
+            let found = destination(&Arrived(&frame));
+            let expected = goes.then(|| halves(address(to)));
+            assert_eq!(found.map(|d| d.address), expected, "{to}, {left} hops");
+            assert!(found.is_none_or(|d| d.is_v6 == to.contains(':')));
+        }
+        assert_eq!(destination(&Arrived(&frame[..30])), None, "cut short");
+    }
+}
+
+#[test]
+fn whose_packets_go_directly_is_told() {
+    let direct = RemotePeer {
+        is_direct: true,
+        ..peer(&["10.2.0.0/16"], "192.0.2.2", 7)
+    };
+    let peers = [peer(&["10.1.0.0/16"], "192.0.2.1", 7), direct];
+    let block = tables(&peers, &[], PORT).unwrap();
+    let words = words(&block);
+    for (source, outer, is_direct) in [
+        ("10.1.0.1", "192.0.2.1", false),
+        ("10.2.0.1", "192.0.2.2", true),
+    ] {
+        let frame = frame(address(source), address("10.200.0.1"), 53);
+        let outer = Outer {
+            source: halves(address(outer)),
+            vni: 7,
+        };
+        let tables = HostTables::new(&words);
+        let admitted = way_in(&Arrived(&frame), Some(&tables), &outer).unwrap();
+        assert_eq!(admitted.is_direct, is_direct, "{source}");
+    }
 }
 
 #[test]
@@ -218,6 +259,7 @@ fn five_thousand_peers_fit_and_more_than_fit_are_refused() {
             local: None,
             vni: 7,
             accepted_vni: 7,
+            is_direct: false,
         };
         (0..count).map(peer).collect()
     };
@@ -267,6 +309,7 @@ proptest! {
                 local: None,
                 vni: 7,
                 accepted_vni: 7,
+                is_direct: false,
             })
             .collect();
         let block = tables(&peers, &[], PORT).unwrap();

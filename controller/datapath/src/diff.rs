@@ -4,7 +4,8 @@
 //!
 //! 1. Failsafe peers are added, counters of new owners reset, the table of flows made if it is missing,
 //!    and the programs attached that restore replies at the egress and that send packets on to overlays:
-//!    nothing refers to them yet.
+//!    nothing refers to them yet. Where one of the last three fails, services lack it and are said to; the
+//!    plan goes on, for policies are no less wanted.
 //! 2. Blocks are built and written to the slot that is not active. A program that is too small for
 //!    its port's new tables is replaced by a larger one while both read the same revision: features
 //!    grow before the flip.

@@ -240,6 +240,7 @@ impl FakeKernel {
         if former.is_some_and(|former| former.port != device.port) {
             *tunnel = ObservedTunnel {
                 tables: tunnel.tables,
+                pods: std::mem::take(&mut tunnel.pods),
                 ..ObservedTunnel::default()
             };
         }
@@ -265,6 +266,10 @@ impl FakeKernel {
                 tunnel.neighbours.clear();
             }
             Step::RaiseTunnel => device.is_up = true,
+            Step::SetTunnelPods { pods, gone } => {
+                tunnel.pods.retain(|address, _| !gone.contains(address));
+                tunnel.pods.extend(pods);
+            }
             Step::AttachTunnel => tunnel.programs = self.object,
             Step::SetTunnelRoutes { .. } if !device.is_up => {
                 return Err(Self::refuse("the device is down"));
@@ -335,6 +340,9 @@ impl FakeKernel {
             }
             Step::MakeFlows => self.state.flows = true,
             Step::RemoveFlows => self.state.flows = false,
+            Step::AttachEgress { .. } | Step::AttachOverlay { .. } if !self.state.flows => {
+                return Err(Self::refuse("there is no table of flows"));
+            }
             Step::AttachEgress { port, ifindex, .. } => {
                 let attached = AttachedEgress {
                     ifindex: Some(*ifindex),
@@ -365,6 +373,7 @@ impl FakeKernel {
             Step::LowerTunnel
             | Step::AttachTunnel
             | Step::RaiseTunnel
+            | Step::SetTunnelPods { .. }
             | Step::SetTunnelRoutes { .. }
             | Step::RemoveTunnelRoutes { .. }
             | Step::RemoveTunnel => self.execute_at_tunnel(step)?,

@@ -8,7 +8,8 @@ use crate::{
     state::{AttachedMode, Block, Digest, PortIndex},
 };
 
-/// Why the kernel did not do what was asked; each kind has one stated outcome.
+/// Why the kernel did not do what was asked; each kind has one stated outcome. No kind ends a plan at a step that
+/// [`Step::fails_alone`].
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The node lacks a right or a feature. Outcome: the plan ends, what is enforced stays.
@@ -103,7 +104,7 @@ pub struct Outcome {
 }
 
 /// Carries out `plan` step by step. A step that fails ends the plan, but for those that concern one
-/// port alone.
+/// port or services alone: what one of these lacks must hold up no policy.
 pub fn carry_out(
     kernel: &mut dyn Kernel,
     plan: Plan,
@@ -112,7 +113,7 @@ pub fn carry_out(
     let mut outcomes = Vec::with_capacity(plan.steps.len());
     for step in plan.steps {
         let result = kernel.apply(&step, blocks);
-        let ends = result.is_err() && step.concerns_only().is_none();
+        let ends = result.is_err() && !step.fails_alone();
         outcomes.push(Outcome { step, result });
         if ends {
             break;

@@ -10,7 +10,7 @@ use crate::{
     failsafe::Prefix,
     observed::Slot,
     state::{Capacity, Digest, FailsafePeer, Ifindex, PortIndex, WantedMode},
-    tunnel::{DEVICE, Neighbours, Routes, TunnelDevice},
+    tunnel::{DEVICE, Neighbours, Pods, Routes, TunnelDevice},
 };
 
 /// Where the content of a block to build comes from.
@@ -141,6 +141,13 @@ pub enum Step {
     WriteTunnel(Digest),
     /// Put the present programs at the device's egress and ingress, in the place of former ones.
     AttachTunnel,
+    /// Write where pods are, and forget others.
+    SetTunnelPods {
+        /// Pods.
+        pods: Pods,
+        /// Those to forget.
+        gone: BTreeSet<IpAddr>,
+    },
     /// Set the device up: from here on it takes packets.
     RaiseTunnel,
     /// Set permanent neighbours at the device, then routes by it.
@@ -204,6 +211,7 @@ pub enum StepKind {
     MakeTunnelDevice,
     WriteTunnel,
     AttachTunnel,
+    SetTunnelPods,
     RaiseTunnel,
     SetTunnelRoutes,
     RemoveTunnelRoutes,
@@ -212,7 +220,7 @@ pub enum StepKind {
 
 impl StepKind {
     /// All kinds.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Prepare,
         Self::AddFailsafe,
         Self::RemoveFailsafe,
@@ -241,6 +249,7 @@ impl StepKind {
         Self::MakeTunnelDevice,
         Self::WriteTunnel,
         Self::AttachTunnel,
+        Self::SetTunnelPods,
         Self::RaiseTunnel,
         Self::SetTunnelRoutes,
         Self::RemoveTunnelRoutes,
@@ -281,6 +290,7 @@ impl Step {
             Self::MakeTunnelDevice(_) => StepKind::MakeTunnelDevice,
             Self::WriteTunnel(_) => StepKind::WriteTunnel,
             Self::AttachTunnel => StepKind::AttachTunnel,
+            Self::SetTunnelPods { .. } => StepKind::SetTunnelPods,
             Self::RaiseTunnel => StepKind::RaiseTunnel,
             Self::SetTunnelRoutes { .. } => StepKind::SetTunnelRoutes,
             Self::RemoveTunnelRoutes { .. } => StepKind::RemoveTunnelRoutes,
@@ -298,6 +308,21 @@ impl Step {
             _ => None,
         }
     }
+
+    /// Whether services alone suffer when this step fails: policies go live without it.
+    #[must_use]
+    pub fn is_for_services(&self) -> bool {
+        matches!(
+            self,
+            Self::MakeFlows | Self::AttachEgress { .. } | Self::AttachOverlay { .. }
+        )
+    }
+
+    /// Whether the steps behind it are carried out also where it fails.
+    #[must_use]
+    pub fn fails_alone(&self) -> bool {
+        self.concerns_only().is_some() || self.is_for_services()
+    }
 }
 
 impl Step {
@@ -310,6 +335,7 @@ impl Step {
                 | Self::MakeTunnelDevice(_)
                 | Self::WriteTunnel(_)
                 | Self::AttachTunnel
+                | Self::SetTunnelPods { .. }
                 | Self::RaiseTunnel
                 | Self::SetTunnelRoutes { .. }
                 | Self::RemoveTunnelRoutes { .. }
@@ -397,6 +423,13 @@ impl fmt::Display for Step {
             ),
             Self::WriteTunnel(digest) => write!(f, "write the tunnel's tables {}", digest.short()),
             Self::AttachTunnel => write!(f, "attach the tunnel's programs to {DEVICE}"),
+            Self::SetTunnelPods { pods, gone } => {
+                let (pods, gone) = (pods.len(), gone.len());
+                write!(
+                    f,
+                    "give packets to {pods} pods directly, and no more to {gone}"
+                )
+            }
             Self::RaiseTunnel => write!(f, "set {DEVICE} up"),
             Self::SetTunnelRoutes { neighbours, routes } => {
                 let (neighbours, routes) = (neighbours.len(), routes.len());

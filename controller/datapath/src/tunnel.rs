@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use crate::{failsafe::Prefix, state::Digest};
+use crate::{
+    failsafe::Prefix,
+    state::{Digest, Ifindex},
+};
 
 /// Name of the device.
 pub const DEVICE: &str = "headgate_vxlan";
@@ -50,6 +53,18 @@ pub type Neighbours = BTreeMap<IpAddr, MacAddress>;
 /// Routes by the device.
 pub type Routes = BTreeMap<Prefix, TunnelRoute>;
 
+/// A pod of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalPod {
+    /// The node's end of its veth pair.
+    pub ifindex: Ifindex,
+    /// Link-layer address of its own end.
+    pub mac: MacAddress,
+}
+
+/// Pods by address.
+pub type Pods = BTreeMap<IpAddr, LocalPod>;
+
 /// The wanted tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
@@ -61,10 +76,13 @@ pub struct Tunnel {
     pub neighbours: Neighbours,
     /// Routes.
     pub routes: Routes,
+    /// Pods that packets are given to directly. Each stands for itself, they come and go, and where one is missing the
+    /// stack does its work: they are no part of the digest.
+    pub pods: Pods,
 }
 
 impl Tunnel {
-    /// Digest of all of it.
+    /// Digest of all of it, pods apart.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let whole = (Some(self.device), Some(self.tables), true);
@@ -104,6 +122,8 @@ pub struct ObservedTunnel {
     pub neighbours: Neighbours,
     /// Routes of ours by the device.
     pub routes: Routes,
+    /// Pods that packets are given to directly.
+    pub pods: Pods,
     /// Networks of these routes that packets do not reach by them.
     pub diverted: BTreeMap<Prefix, Diversion>,
 }

@@ -19,7 +19,7 @@ use headgate_datapath::{
     state::{
         Attachment, Block, DatapathState, Digest, FailsafePeer, Ifindex, PortIndex, WantedMode,
     },
-    tunnel::{MacAddress, Tunnel, TunnelDevice, TunnelRoute},
+    tunnel::{LocalPod, MacAddress, Tunnel, TunnelDevice, TunnelRoute},
 };
 use proptest::prelude::*;
 
@@ -338,6 +338,36 @@ fn replies_are_restored_from_before_the_first_packet_that_needs_it_until_after_t
 }
 
 #[test]
+fn what_services_lack_holds_up_no_policy() {
+    let mut with = DatapathState {
+        flows: true,
+        overlay: [(Ifindex(1), "eth0".to_owned())].into(),
+        ..state(&[(0, 2, 300)])
+    };
+    with.ports.values_mut().for_each(|port| port.egress = true);
+    for (kind, failures) in [
+        (StepKind::AttachEgress, 1),
+        (StepKind::AttachOverlay, 1),
+        // Without the table, programs have nothing to go by.
+        (StepKind::MakeFlows, 3),
+    ] {
+        let mut kernel = FakeKernel::new(object());
+        kernel.converge(&state(&[(0, 1, 300)]));
+        kernel.fail_next = Some(kind);
+        let plan = diff(&kernel.state, &with, object()).unwrap();
+        let outcomes = carry_out(&mut kernel, plan, &with.blocks);
+        let failed = outcomes.iter().filter(|outcome| outcome.result.is_err());
+        assert_eq!(failed.count(), failures, "{outcomes:?}");
+        assert_eq!(enforced(&kernel.state), wanted(&with));
+        assert_eq!(kernel.broken, Vec::<String>::new());
+        // It is tried again.
+        kernel.converge(&with);
+        assert!(kernel.state.flows && kernel.state.egress.len() == 1);
+        assert_eq!(kernel.state.overlay.len(), 1);
+    }
+}
+
+#[test]
 fn replies_are_restored_as_long_as_there_are_flows() {
     let mut kernel = FakeKernel::new(object());
     let with_flows = |egress| {
@@ -373,6 +403,7 @@ prop_compose! {
         mtu in prop_oneof![Just(1450u32), Just(1400)],
         content in 0u8..4,
         networks in prop::collection::btree_map(0u8..6, (0u8..3, 0u8..3), 0..5),
+        pods in prop::collection::btree_map(0u8..4, 1u32..4, 0..4),
     ) -> (Tunnel, Block) {
         let block = block(content, 300);
         let mut tunnel = Tunnel {
@@ -380,7 +411,13 @@ prop_compose! {
             tables: block.digest(),
             neighbours: BTreeMap::new(),
             routes: BTreeMap::new(),
+            pods: BTreeMap::new(),
         };
+        for (pod, ifindex) in pods {
+            let mac = MacAddress([2, 0, 0, 0, 1, pod]);
+            let local = LocalPod { ifindex: Ifindex(ifindex), mac };
+            tunnel.pods.insert([10, 9, 0, pod].into(), local);
+        }
         for (network, (peer, mac)) in networks {
             let gateway = IpAddr::from([10, peer, 0, 0]);
             tunnel.neighbours.insert(gateway, MacAddress([2, 0, 0, 0, peer, mac]));
@@ -463,7 +500,7 @@ fn step_by_step(kernel: &mut FakeKernel, next: &DatapathState) {
             moved == 0 || stayed == 0,
             "torn between revisions after {step}"
         );
-        if failed && step.concerns_only().is_none() {
+        if failed && !step.fails_alone() {
             break;
         }
     }
@@ -481,6 +518,8 @@ proptest! {
             prop_assert_eq!(ring_blocks(&kernel.state), wanted_ring_blocks(next));
             prop_assert_eq!(&kernel.state.failsafe, &next.failsafe);
             prop_assert_eq!(kernel.state.tunnel.digest(), next.tunnel.as_ref().map(Tunnel::digest));
+            let pods = next.tunnel.as_ref().map(|tunnel| tunnel.pods.clone());
+            prop_assert_eq!(&kernel.state.tunnel.pods, &pods.unwrap_or_default());
             prop_assert_eq!(kernel.state.revision(), next.revision());
         }
         prop_assert_eq!(&kernel.broken, &Vec::<String>::new());

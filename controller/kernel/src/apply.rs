@@ -48,6 +48,7 @@ impl Kernel for RunningKernel {
             | Step::MakeTunnelDevice(_)
             | Step::WriteTunnel(_)
             | Step::AttachTunnel
+            | Step::SetTunnelPods { .. }
             | Step::RaiseTunnel
             | Step::SetTunnelRoutes { .. }
             | Step::RemoveTunnelRoutes { .. }
@@ -77,9 +78,13 @@ impl Kernel for RunningKernel {
                 port,
                 interface,
                 ifindex,
-            } => egress::attach(&self.pins, *port, interface, *ifindex)?,
+            } => {
+                flows::required(&Shared::required(&self.pins)?.flows)?;
+                egress::attach(&self.pins, *port, interface, *ifindex)?;
+            }
             Step::DetachEgress(port) => egress::detach(&self.pins, *port)?,
             Step::AttachOverlay { interface, ifindex } => {
+                flows::required(&Shared::required(&self.pins)?.flows)?;
                 overlay::attach(&self.pins, interface, *ifindex)?;
             }
             Step::DetachOverlay(ifindex) => overlay::detach(&self.pins, *ifindex)?,

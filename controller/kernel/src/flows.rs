@@ -97,6 +97,12 @@ pub(crate) fn table(outer: &Map) -> Result<Option<Map>, KernelError> {
     }
 }
 
+/// The table must be there: programs beside XDP go by nothing else.
+pub(crate) fn required(outer: &Map) -> Result<(), KernelError> {
+    let missing = || unusable("there is no table of flows", "it is made anew");
+    table(outer)?.map(drop).ok_or_else(missing)
+}
+
 /// Makes the table, if there is none.
 pub(crate) fn make(outer: &Map) -> Result<(), KernelError> {
     if table(outer)?.is_some() {

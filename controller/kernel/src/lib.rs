@@ -19,6 +19,7 @@ mod local_ports;
 pub mod monitor;
 mod netlink;
 pub mod next_hops;
+mod nftables;
 mod object;
 mod observe;
 mod overlay;

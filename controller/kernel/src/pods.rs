@@ -70,6 +70,14 @@ pub struct AttachedProgram {
     pub id: u32,
 }
 
+impl AttachedProgram {
+    /// Whether it sees what leaves by the interface.
+    #[must_use]
+    pub fn is_at_egress(&self) -> bool {
+        self.hook.ends_with("egress")
+    }
+}
+
 /// Programs by XDP, TCX and clsact on interfaces of these numbers and names, whosever they are.
 ///
 /// # Errors

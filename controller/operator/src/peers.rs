@@ -53,6 +53,7 @@ fn wanted(node: &Node, network: Network) -> Option<TunnelPeerSpec> {
         vni: network.vni,
         port: network.port,
         mac: None,
+        local_delivery: None,
     })
 }
 

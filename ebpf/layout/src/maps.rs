@@ -29,6 +29,8 @@ pub enum MapType {
     LpmTrie,
     /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`
     ArrayOfMaps,
+    /// `BPF_MAP_TYPE_HASH`
+    Hash,
     /// `BPF_MAP_TYPE_RINGBUF`; its entries are bytes
     RingBuffer,
 }
@@ -235,8 +237,18 @@ pub const TUNNEL_SEEN: MapSpec = MapSpec {
     mmapable: false,
 };
 
+/// Pods of the node, by address: each entry stands for itself, and a pod without one gets its packets by the stack.
+pub const TUNNEL_PODS: MapSpec = MapSpec {
+    name: "TUNNEL_PODS",
+    kind: MapType::Hash,
+    key_size: 16,
+    value_size: core::mem::size_of::<tunnel::Pod>() as u32,
+    max_entries: tunnel::MAX_PODS,
+    mmapable: false,
+};
+
 /// What the programs at the tunnel's device share; pinned from the first tunnel on.
-pub const TUNNEL_MAPS: [MapSpec; 3] = [TUNNEL, TUNNEL_COUNTERS, TUNNEL_SEEN];
+pub const TUNNEL_MAPS: [MapSpec; 4] = [TUNNEL, TUNNEL_COUNTERS, TUNNEL_SEEN, TUNNEL_PODS];
 
 /// Every map that is pinned once for an instance; [`TABLES`] is pinned once for each capacity.
 pub const SHARED: [MapSpec; 13] = [

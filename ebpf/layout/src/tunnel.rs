@@ -57,8 +57,25 @@ pub struct Peer {
     pub accepted_vni: u32,
     /// 1 where the endpoint is an IPv6 address, else 0.
     pub is_v6: u32,
+    /// 1 where what comes from it goes to pods without the node's stack, else 0.
+    pub is_direct: u32,
+}
+
+/// Most pods, and so entries of [`crate::maps::TUNNEL_PODS`]: a node has some hundreds at most, of two families.
+pub const MAX_PODS: u32 = 4_096;
+
+/// Where a pod of this node is, by its address in the form of [`Peer::endpoint`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Pod {
+    /// The node's end of the veth pair.
+    pub ifindex: u32,
+    /// Link-layer address of the pod's end.
+    pub mac: [u8; 6],
     /// Nothing.
-    pub padding: u32,
+    pub padding: u16,
 }
 
 /// Most peers, and so entries of [`crate::maps::TUNNEL_SEEN`].
@@ -168,4 +185,6 @@ events! {
     Nested = 14 => true,
     /// To be sent to a group: each peer has networks of its own.
     Multicast = 15 => true,
+    /// Came from a peer that may send it, and went to a pod without the node's stack.
+    Delivered = 16 => false,
 }

@@ -56,8 +56,54 @@ pub trait Received {
     fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
 }
 
-/// Whether `packet`, which came with the header `outer`, may go on to the stack; gives the place of the peer
-/// that it is from.
+/// Who sent a packet that may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// The peer's place among those of the tables.
+    pub place: u32,
+    /// Whether it goes to a pod without the node's stack, where the pod is known.
+    pub is_direct: bool,
+}
+
+/// Where a packet goes that does without the node's stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// In host order; IPv4 as IPv4-mapped IPv6.
+    pub address: [u64; 2],
+    /// The word of the network header that has the hops which are left.
+    pub hops: u32,
+    /// Whether it is IPv6.
+    pub is_v6: bool,
+}
+
+/// The destination of `packet`. `None` where it has no hop left, whose sender the stack tells.
+#[inline(always)]
+pub fn destination<P: Received>(packet: &P) -> Option<Destination> {
+    match packet.ethertype() {
+        ETHERTYPE_IPV4 => {
+            let [hops, _, address]: [u32; 3] = packet.words(8)?;
+            let is_alive = hops >> 24 > 1;
+            is_alive.then_some(Destination {
+                address: mapped(address),
+                hops,
+                is_v6: false,
+            })
+        }
+        _ => {
+            let [hops]: [u32; 1] = packet.words(4)?;
+            let [a, b, c, d]: [u32; 4] = packet.words(24)?;
+            let half = |upper: u32, lower: u32| u64::from(upper) << 32 | u64::from(lower);
+            let is_alive = hops & 0xff > 1;
+            is_alive.then_some(Destination {
+                address: [half(a, b), half(c, d)],
+                hops,
+                is_v6: true,
+            })
+        }
+    }
+}
+
+/// Whether `packet`, which came with the header `outer`, may go on, and from whom it is.
 ///
 /// # Errors
 /// Why not.
@@ -66,7 +112,7 @@ pub fn way_in<P: Received, T: Tables>(
     packet: &P,
     tables: Option<&T>,
     outer: &Outer,
-) -> Result<u32, Event> {
+) -> Result<Admitted, Event> {
     let tables = tables.ok_or(Event::ReceivedNoTables)?;
     let (class, transport) = match packet.ethertype() {
         ETHERTYPE_IPV4 => of_v4(packet, tables)?,
@@ -74,7 +120,10 @@ pub fn way_in<P: Received, T: Tables>(
         _ => return Err(Event::ReceivedNotIp),
     };
     let peer = peer(tables, class).ok_or(Event::UnknownSource)?;
-    let place = class - 1;
+    let admitted = Admitted {
+        place: class - 1,
+        is_direct: peer.is_direct != 0,
+    };
     if peer.endpoint != outer.source {
         return Err(Event::SpoofedSource);
     }
@@ -83,12 +132,12 @@ pub fn way_in<P: Received, T: Tables>(
     }
     let tunnel: &Tunnel = tables.at(TUNNEL).ok_or(Event::ReceivedNoTables)?;
     let Some(offset) = transport else {
-        return Ok(place);
+        return Ok(admitted);
     };
     let [ports] = packet.words(offset).ok_or(Event::ReceivedMalformed)?;
     match ports & 0xffff == tunnel.port {
         true => Err(Event::Nested),
-        false => Ok(place),
+        false => Ok(admitted),
     }
 }
 

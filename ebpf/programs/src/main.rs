@@ -5,6 +5,7 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features)]
 
+mod delivery;
 mod egress;
 mod flows;
 mod forward;

@@ -25,7 +25,7 @@ use headgate_packet::{
     tunnel::{Outer, Received, way_in, way_out},
 };
 
-use crate::{frame::SocketBuffer, maps::count, monitor::tell_tunnel};
+use crate::{delivery::deliver, frame::SocketBuffer, maps::count, monitor::tell_tunnel};
 
 /// `TCX_NEXT` and `TCX_DROP` (include/uapi/linux/bpf.h).
 const NEXT: i32 = -1;
@@ -69,20 +69,30 @@ pub fn headgate_tunnel_in(ctx: TcContext) -> i32 {
         return finish(&ctx, Event::NoOuterHeader);
     };
     let tables = TunnelTables::get();
-    let event = match way_in(&NetworkHeader { ctx: &ctx }, tables.as_ref(), &outer) {
-        Ok(place) => {
-            note(place);
-            Event::Received
-        }
-        Err(event) => event,
+    let packet = NetworkHeader { ctx: &ctx };
+    let admitted = match way_in(&packet, tables.as_ref(), &outer) {
+        Ok(admitted) => admitted,
+        Err(event) => return finish(&ctx, event),
     };
-    finish(&ctx, event)
+    note(admitted.place);
+    let delivered = match admitted.is_direct {
+        true => deliver(&ctx, &packet),
+        false => None,
+    };
+    let Some(action) = delivered else {
+        return finish(&ctx, Event::Received);
+    };
+    count(
+        TUNNEL_COUNTERS.get_ptr_mut(Event::Delivered as u32),
+        ctx.len(),
+    );
+    action
 }
 
 /// What came, by offsets from the network header. Not from where the frame begins: behind a generic XDP
 /// program that had the frame copied, that is the network header itself (`skb_pp_cow_data` leaves `mac_len`
 /// at 0).
-struct NetworkHeader<'a> {
+pub(crate) struct NetworkHeader<'a> {
     ctx: &'a TcContext,
 }
 

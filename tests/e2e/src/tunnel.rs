@@ -16,6 +16,9 @@ use crate::{
 /// The example that joins three of them.
 pub const EXAMPLE: &str = "tunnels/three-nodes.yaml";
 
+/// The example by which two of them give what comes straight to their pods.
+pub const DIRECT: &str = "tunnels/direct.yaml";
+
 /// The port at which pods answer.
 pub const POD_PORT: u16 = 8080;
 
@@ -88,19 +91,7 @@ impl Host {
         link.join(&namespace, &format!("port{number}"));
         namespace.ip(&format!("address add 192.0.2.{number}/24 dev eth0"));
         namespace.ip(&format!("address add 2001:db8::{number}/64 dev eth0 nodad"));
-        lay(&pod, "eth0", &namespace, "pod");
-        namespace.ip(&format!("address add 10.244.{number}.1/24 dev pod"));
-        namespace.ip(&format!(
-            "address add fd00:244:{number}::1/64 dev pod nodad"
-        ));
-        // Who forwards by IPv6 asks for neighbours by this one.
-        namespace.ip("address add fe80::1/64 dev pod nodad");
-        pod.ip(&format!("address add 10.244.{number}.2/24 dev eth0"));
-        pod.ip(&format!(
-            "address add fd00:244:{number}::2/64 dev eth0 nodad"
-        ));
-        pod.ip(&format!("route add default via 10.244.{number}.1"));
-        pod.ip(&format!("-6 route add default via fd00:244:{number}::1"));
+        lay_pod(&pod, &namespace, number);
         for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
             run(namespace.command("sysctl").args(["-qw", setting]));
         }
@@ -111,6 +102,12 @@ impl Host {
         };
         host.serve();
         host
+    }
+
+    /// Gives its pod another interface in the place of the present one, with the same addresses.
+    pub fn remake_pod_interface(&self) {
+        self.namespace.ip("link del pod");
+        lay_pod(&self.pod, &self.namespace, self.number);
     }
 
     /// A node of this host that reads these resources, with its agent running.
@@ -185,6 +182,22 @@ impl Host {
             });
         }
     }
+}
+
+fn lay_pod(pod: &Namespace, host: &Namespace, number: u8) {
+    lay(pod, "eth0", host, "pod");
+    host.ip(&format!("address add 10.244.{number}.1/24 dev pod"));
+    host.ip(&format!(
+        "address add fd00:244:{number}::1/64 dev pod nodad"
+    ));
+    // Who forwards by IPv6 asks for neighbours by this one.
+    host.ip("address add fe80::1/64 dev pod nodad");
+    pod.ip(&format!("address add 10.244.{number}.2/24 dev eth0"));
+    pod.ip(&format!(
+        "address add fd00:244:{number}::2/64 dev eth0 nodad"
+    ));
+    pod.ip(&format!("route add default via 10.244.{number}.1"));
+    pod.ip(&format!("-6 route add default via fd00:244:{number}::1"));
 }
 
 /// Joins an interface of one namespace to one of another, both up and without addresses of their own.

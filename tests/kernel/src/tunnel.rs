@@ -36,6 +36,7 @@ pub fn tunnel(peers: u32, port: u16) -> DatapathState {
             local: None,
             vni: 7,
             accepted_vni: 7,
+            is_direct: false,
         })
         .collect();
     tunnel_to(&remotes, &[], port)
@@ -76,6 +77,7 @@ pub fn tunnel_to(remotes: &[RemotePeer], own: &[IpNet], port: u16) -> DatapathSt
         tables: block.digest(),
         neighbours,
         routes,
+        pods: std::collections::BTreeMap::new(),
     };
     DatapathState {
         tunnel: Some(tunnel),

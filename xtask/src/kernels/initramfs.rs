@@ -14,7 +14,7 @@ use super::packages::Kernel;
 use crate::cargo;
 
 /// What the tests call and busybox has not, or not with the options they use.
-const PROGRAMS: [&str; 4] = ["bpftool", "ip", "setpriv", "unshare"];
+const PROGRAMS: [&str; 5] = ["bpftool", "ip", "setpriv", "tc", "unshare"];
 
 /// Writes it as a file into `folder` and gives the file's path.
 pub(crate) fn pack(

@@ -249,6 +249,7 @@ mod tests {
             vni: 7,
             mac: String::new(),
             local: None,
+            local_delivery: headgate_crds::LocalDelivery::Stack,
             tunnel: None,
         }
     }

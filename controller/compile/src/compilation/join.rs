@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::{IpNet, TunnelPeerSpec, device_address};
+use headgate_crds::{IpNet, LocalDelivery, TunnelPeerSpec, device_address};
 use headgate_datapath::{
     failsafe::Prefix,
     state::{Block, DatapathState},
@@ -232,6 +232,7 @@ impl Compiler<'_> {
         let others: Vec<&Standing<'_>> = standing.iter().filter(|peer| !peer.is_own).collect();
         for peer in &others {
             findings.extend(self.unreachable(peer));
+            findings.extend(self.by_the_stack(peer));
         }
         findings.extend(self.oversized_pods(&standing));
         let tunnel = self.tunnel(&own, &others)?;
@@ -259,6 +260,18 @@ impl Compiler<'_> {
                 },
             )
         })
+    }
+
+    /// Packets that something in the stack wants to see go there, whatever the peer says.
+    fn by_the_stack(&self, peer: &Standing<'_>) -> Option<Finding> {
+        let user = self.node.stack_in_use.as_ref();
+        let user = user.filter(|_| peer.spec.is_direct())?;
+        let message = format!(
+            "{user}, which direct delivery would pass by: packets to pods of this node go by the stack; remove that, or say localDelivery: Stack"
+        );
+        let path = "spec.localDelivery";
+        let remark = stalled(FindingReason::StackInUse, path, message);
+        Some(finding(peer.version, remark))
     }
 
     fn tunnel(
@@ -291,8 +304,11 @@ impl Compiler<'_> {
                 local: underlay(peer).and_then(|underlay| underlay.local),
                 vni: peer.spec.vni,
                 accepted_vni: own.device.map_or(peer.spec.vni, |device| device.vni),
+                is_direct: peer.spec.is_direct() && self.node.stack_in_use.is_none(),
             })
             .collect();
+        let is_direct = remotes.iter().any(|remote| remote.is_direct);
+        let pods = is_direct.then(|| self.node.pods.clone());
         let block = tables(&remotes, &own.networks, port)?;
         let (neighbours, routes) = self.ways(own, others, &remotes);
         let tunnel = Tunnel {
@@ -300,6 +316,7 @@ impl Compiler<'_> {
             tables: block.digest(),
             neighbours,
             routes,
+            pods: pods.unwrap_or_default(),
         };
         Ok(Some((tunnel, block)))
     }
@@ -372,6 +389,10 @@ impl Compiler<'_> {
             vni: peer.spec.vni,
             mac: MacAddress(peer.spec.device_address()).to_string(),
             local: underlay.and_then(|underlay| underlay.local),
+            local_delivery: match self.node.stack_in_use {
+                Some(_) => LocalDelivery::Stack,
+                None => peer.spec.local_delivery.unwrap_or_default(),
+            },
             tunnel: device.filter(|_| !peer.is_own).map(|device| TunnelSummary {
                 device: DEVICE.to_owned(),
                 port: device.port,
@@ -405,6 +426,7 @@ impl Compiler<'_> {
                 vni: peer.spec.vni,
                 mac: MacAddress(peer.spec.device_address()).to_string(),
                 local: None,
+                local_delivery: peer.spec.local_delivery.unwrap_or_default(),
                 tunnel: None,
             })
         });

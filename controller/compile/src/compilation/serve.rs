@@ -17,7 +17,7 @@ use super::{
     Compiler,
     fallback::Draft,
     finding,
-    summary::{FrontendSummary, ServiceSummary, SourceRangesSummary},
+    summary::{FrontendSummary, Needs, ServiceSummary, SourceRangesSummary},
 };
 use crate::{
     adopt::{self, Version},
@@ -55,6 +55,22 @@ impl Served<'_> {
             .iter()
             .flat_map(|frontend| &frontend.backends);
         self.spec.backends.service_ref.is_some() || members.into_iter().any(|member| member.here)
+    }
+
+    fn needs(&self) -> Needs {
+        let arrivals = self.interfaces.iter().map(|interface| interface.ifindex);
+        let arrivals: BTreeSet<Ifindex> = arrivals.collect();
+        Needs {
+            flows: self.needs_flows(),
+            overlay: match self.overlays.is_empty() {
+                true => BTreeSet::new(),
+                false => &arrivals | &self.overlays,
+            },
+            egress: match self.needs_egress() {
+                true => arrivals,
+                false => BTreeSet::new(),
+            },
+        }
     }
 
     /// Whether packets for it go through Nat.
@@ -467,6 +483,7 @@ impl Compiler<'_> {
                 ranges: ranges.clone(),
                 counter: rule.counter,
             }),
+            needs: served.needs(),
         }
     }
 
@@ -491,6 +508,7 @@ impl Compiler<'_> {
                 interfaces: Vec::new(),
                 frontends: Vec::new(),
                 source_ranges: None,
+                needs: Needs::default(),
             })
         });
         candidates.collect()

@@ -6,10 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use headgate_crds::{Forwarding, parse_cidr};
+use headgate_crds::{Forwarding, LocalDelivery, parse_cidr};
 use headgate_datapath::{
     failsafe::Prefix,
-    state::{Block, Digest},
+    state::{Block, Digest, Ifindex},
 };
 use headgate_layout::verdict::Action;
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,20 @@ pub struct ServiceSummary {
     /// Who may use it; absent: any.
     #[serde(default)]
     pub source_ranges: Option<SourceRangesSummary>,
+    /// For the agent that compiled it.
+    #[serde(skip)]
+    pub needs: Needs,
+}
+
+/// What a service needs of the node besides the programs on its interfaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The table of flows.
+    pub flows: bool,
+    /// Interfaces with the program at the egress that restores replies.
+    pub egress: BTreeSet<Ifindex>,
+    /// Interfaces with the program that sends packets on to overlays, and back.
+    pub overlay: BTreeSet<Ifindex>,
 }
 
 /// A service's source ranges, for people.
@@ -142,6 +156,9 @@ pub struct PeerSummary {
     pub mac: String,
     /// The node's own address on the way there.
     pub local: Option<IpAddr>,
+    /// How what comes from it gets to the node's pods.
+    #[serde(default)]
+    pub local_delivery: LocalDelivery,
     /// What its packets leave by.
     pub tunnel: Option<TunnelSummary>,
 }

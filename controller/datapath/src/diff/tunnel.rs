@@ -40,6 +40,13 @@ impl Planner<'_> {
         if found.is_none() || observed.programs != Some(self.object) {
             self.steps.push(Step::AttachTunnel);
         }
+        let pods = lacking(&wanted.pods, Some(&observed.pods));
+        let gone = observed.pods.keys();
+        let gone = gone.filter(|address| !wanted.pods.contains_key(address));
+        let gone: BTreeSet<IpAddr> = gone.copied().collect();
+        if !pods.is_empty() || !gone.is_empty() {
+            self.steps.push(Step::SetTunnelPods { pods, gone });
+        }
         if !keeps_routes {
             self.steps.push(Step::RaiseTunnel);
         }

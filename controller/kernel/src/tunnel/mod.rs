@@ -3,9 +3,11 @@
 mod classifiers;
 mod device;
 mod diverted;
+mod pods;
 mod programs;
 mod routes;
 mod seen;
+mod stack;
 mod tables;
 mod underlay;
 
@@ -23,6 +25,7 @@ use crate::{blocks::BlockReader, bpf::Map, pins::Pins};
 
 pub(crate) use self::diverted::Ways;
 pub use self::underlay::{Underlay, underlays, vxlan_ports};
+pub use self::{pods::reachable_directly, stack::stack_in_use};
 
 /// What was found, and the map that holds the tables.
 pub(crate) fn observe(
@@ -39,6 +42,9 @@ pub(crate) fn observe(
     let mut observed = ObservedTunnel::default();
     if let Some(table) = &table {
         observed.tables = Some(blocks.read(table.id())?.digest);
+    }
+    if let Some(maps) = &maps {
+        observed.pods = pods::read(&maps.pods)?;
     }
     if let Some(found) = &device {
         observed.device = Some(FoundDevice {
@@ -70,6 +76,7 @@ pub(crate) fn apply(
         Step::MakeTunnelDevice(device) => device::make(pins, device),
         Step::WriteTunnel(digest) => tables::write(pins, reader, *digest, blocks),
         Step::AttachTunnel => programs::attach(pins, required(pins)?, by_clsact),
+        Step::SetTunnelPods { pods, gone } => pods::set(&tables::prepare(pins)?.pods, pods, gone),
         Step::RaiseTunnel => device::raise(pins),
         Step::SetTunnelRoutes { neighbours, routes } => {
             routes::set(required(pins)?, neighbours, routes)

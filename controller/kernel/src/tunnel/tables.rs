@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, io};
 use headgate_datapath::{
     kernel::KernelError,
     state::{Block, Capacity, Digest},
+    tunnel::Pods,
 };
 use headgate_layout::{maps, tunnel::CAPACITY};
 
-use super::seen;
+use super::{pods, seen};
 use crate::{
     blocks::{self, BlockReader},
     bpf::Map,
@@ -22,6 +23,7 @@ pub(super) struct Maps {
     pub(super) tables: Map,
     pub(super) counters: Map,
     pub(super) seen: Map,
+    pub(super) pods: Map,
 }
 
 /// The pinned maps, or `None` where one is missing.
@@ -38,11 +40,12 @@ pub(super) fn open(pins: &Pins) -> Result<Option<Maps>, KernelError> {
         }
         found.push(map);
     }
-    let [tables, counters, seen] = found.try_into().expect("one map for each of TUNNEL_MAPS");
+    let [tables, counters, seen, pods] = found.try_into().expect("one map for each of TUNNEL_MAPS");
     Ok(Some(Maps {
         tables,
         counters,
         seen,
+        pods,
     }))
 }
 
@@ -101,11 +104,13 @@ pub(super) fn write(
     seen::put(&maps, block.bytes(), &before)
 }
 
-/// Forgets the tables.
+/// Forgets the tables, and where pods are.
 pub(super) fn remove(pins: &Pins) -> Result<(), KernelError> {
     let Some(maps) = open(pins)? else {
         return Ok(());
     };
+    let known = pods::read(&maps.pods)?;
+    pods::set(&maps.pods, &Pods::new(), &known.into_keys().collect())?;
     match maps.tables.delete(&0_u32.to_ne_bytes()) {
         Err(error) if !absent(&error) => {
             Err(error).asked(|| "removing the tunnel's tables".to_owned())

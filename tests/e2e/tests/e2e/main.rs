@@ -2,6 +2,7 @@
 
 mod balancing;
 mod clients;
+mod direct;
 mod examples;
 mod failsafe;
 mod first_rule;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         messages::trials(),
         rolling::trials(),
         tunnelling::trials(),
+        direct::trials(),
         overlaying::trials(),
         tunnel_clients::trials(),
         tunnel_wire::trials(),

@@ -35,7 +35,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    fn new(numbers: &[u8], peers: &str) -> Self {
+    pub(crate) fn new(numbers: &[u8], peers: &str) -> Self {
         let link = Underlay::new();
         let hosts: Vec<Host> = numbers.iter().map(|n| Host::on(&link, *n)).collect();
         let nodes = hosts.iter().map(|host| host.node(peers)).collect();

@@ -32,6 +32,7 @@ fn kind_of(spec: &MapSpec) -> u32 {
         MapType::PerCpuArray => bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY,
         MapType::LpmTrie => bpf_map_type::BPF_MAP_TYPE_LPM_TRIE,
         MapType::ArrayOfMaps => bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        MapType::Hash => bpf_map_type::BPF_MAP_TYPE_HASH,
         MapType::RingBuffer => bpf_map_type::BPF_MAP_TYPE_RINGBUF,
     };
     kind as u32

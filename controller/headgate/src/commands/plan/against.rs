@@ -126,6 +126,7 @@ fn compiled(directory: &Path, node: &NodeFacts, memory: &Memory) -> Result<Compi
     ))?;
     let endpoints = endpoints(&resources.snapshot, memory, &node.labels);
     node.underlays = facts::underlays(&endpoints)?;
+    facts::direct_delivery(&mut node, &resources.snapshot, memory)?;
     let mut compilation = compile(&resources.snapshot, &node, memory, now());
     compilation.findings.extend(resources.left_aside);
     Ok(compilation)

@@ -47,6 +47,7 @@ fn table(peer: &PeerView) -> String {
         ("Endpoint", format!("{} ({local})", summary.endpoint)),
         ("VNI", summary.vni.to_string()),
         ("Device address", summary.mac.clone()),
+        ("Local delivery", format!("{:?}", summary.local_delivery)),
         ("Reachable", reachable(peer)),
         ("Seen", peer.seen()),
         ("Networks", summary.networks.join(", ")),
