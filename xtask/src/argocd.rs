@@ -34,7 +34,7 @@ data:
 /// something differs.
 pub(crate) fn patch(check: bool) -> Result<()> {
     let root = cargo::root();
-    for (path, wanted) in files(&root)? {
+    for (path, wanted) in files(root)? {
         let full = root.join(&path);
         if !check {
             fs::write(&full, wanted).with_context(|| full.display().to_string())?;
