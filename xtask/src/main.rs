@@ -72,9 +72,9 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Write manifests/argocd/argocd-cm-patch.yaml from the health checks beside it
+    /// Write manifests/argocd/argocd-cm-patch.yaml from the health checks beside it, and those that kinds share
     Argocd {
-        /// Write nothing; fail where the file differs from them
+        /// Write nothing; fail where a file differs from them
         #[arg(long)]
         check: bool,
     },

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -64,6 +65,17 @@ pub enum AgentError {
     /// The kernel cannot be used at all.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The directory of resources cannot be read, and this instance has never read it.
+    #[error(
+        "--source {}: {source}; give a directory of YAML files that is there, or the word kubernetes for a cluster's API",
+        path.display()
+    )]
+    Source {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// There is no client of the API.
     #[error(transparent)]
     Api(#[from] ClientError),
@@ -79,12 +91,13 @@ pub enum AgentError {
 pub async fn run(config: Config) -> Result<(), AgentError> {
     let folder = state_folder(&config.state, &config.instance);
     let _lock = InstanceLock::take(&folder)?;
+    let former = crate::store::report(&folder).ok().flatten();
+    refuse_a_slip(&config.source, former.as_ref())?;
     let store = Store::open(&folder)?;
     let instance = Instance {
         name: config.instance.clone(),
     };
     let mut kernel = RunningKernel::open(&instance, &config.bpffs)?;
-    let former = crate::store::report(&folder).ok().flatten();
     let (store, memory) = recall(store, &mut kernel)?;
     let mut node = Node::new(kernel, store, memory, object_digest());
     if let Some(former) = &former {
@@ -131,6 +144,24 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     }
     .serve()
     .await
+}
+
+/// A directory that this instance has read before is waited for, and what it held stays in effect; of one that
+/// nobody has ever seen there is nothing to keep, and its name is a slip.
+fn refuse_a_slip(source: &SourceConfig, former: Option<&Report>) -> Result<(), AgentError> {
+    let SourceConfig::Directory(path) = source else {
+        return Ok(());
+    };
+    if former.is_some_and(|former| former.source == source.to_string()) {
+        return Ok(());
+    }
+    match std::fs::read_dir(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(AgentError::Source {
+            path: path.clone(),
+            source: error,
+        }),
+    }
 }
 
 /// What is known of the node and its API: told by the API, kept from the last report while it does

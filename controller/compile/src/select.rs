@@ -1,9 +1,12 @@
 //! Which resources concern this node, on which of its interfaces, and how programs attach.
 
+mod nearest;
+
 use headgate_crds::{AttachMode, DEFAULT_ROUTE, LabelSelector};
 use headgate_datapath::state::WantedMode;
 use wildmatch::WildMatch;
 
+use self::nearest::nearest;
 use crate::{
     finding::{FindingReason, Severity},
     node::{Interface, InterfaceKind, NodeFacts},
@@ -34,8 +37,11 @@ pub fn interfaces<'a>(patterns: &[String], mode: AttachMode, node: &'a NodeFacts
         interfaces: Vec::new(),
         remarks: Vec::new(),
     };
-    for (index, pattern) in patterns.iter().enumerate() {
-        selection.add(pattern, format!("spec.interfaces[{index}]"), mode, node);
+    for index in 0..patterns.len() {
+        selection.add(patterns, index, mode, node);
+    }
+    if selection.interfaces.is_empty() {
+        selection.tell_that_none_is_here();
     }
     selection
         .interfaces
@@ -47,13 +53,11 @@ pub fn interfaces<'a>(patterns: &[String], mode: AttachMode, node: &'a NodeFacts
 }
 
 impl<'a> Selection<'a> {
-    fn add(&mut self, pattern: &str, path: String, mode: AttachMode, node: &'a NodeFacts) {
-        let matched = matching(pattern, node);
+    fn add(&mut self, patterns: &[String], index: usize, mode: AttachMode, node: &'a NodeFacts) {
+        let path = format!("spec.interfaces[{index}]");
+        let matched = matching(&patterns[index], node);
         if matched.is_empty() {
-            let what = match pattern {
-                DEFAULT_ROUTE => "no interface has a default route".to_owned(),
-                _ => format!("no interface {pattern:?} on this node"),
-            };
+            let what = unmatched(patterns, index, node);
             self.remark(
                 Severity::Pending,
                 FindingReason::InterfaceNotFound,
@@ -90,6 +94,16 @@ impl<'a> Selection<'a> {
         self.interfaces.push(interface);
     }
 
+    /// A typo would else take a policy off its interfaces in half a sentence.
+    fn tell_that_none_is_here(&mut self) {
+        let missing = |remark: &&mut Remark| remark.reason == FindingReason::InterfaceNotFound;
+        for remark in self.remarks.iter_mut().filter(missing) {
+            remark.message.push_str(
+                "; none of its interfaces is here, so it is enforced nowhere on this node",
+            );
+        }
+    }
+
     fn remark(&mut self, severity: Severity, reason: FindingReason, path: String, message: String) {
         self.remarks.push(Remark {
             severity,
@@ -98,6 +112,28 @@ impl<'a> Selection<'a> {
             message,
         });
     }
+}
+
+fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?'])
+}
+
+/// That a pattern names nothing, and which name was perhaps meant: one that none of the patterns is.
+fn unmatched(patterns: &[String], index: usize, node: &NodeFacts) -> String {
+    let pattern = &patterns[index];
+    if pattern == DEFAULT_ROUTE {
+        return "no interface has a default route".to_owned();
+    }
+    if is_glob(pattern) {
+        return format!("no interface on this node is called like {pattern:?}");
+    }
+    let names = node.interfaces.iter().map(|interface| &interface.name);
+    let others = names.filter(|name| !patterns.contains(name));
+    let meant = match nearest(pattern, others.map(String::as_str)) {
+        Some(name) => format!(" (did you mean {name:?}?)"),
+        None => String::new(),
+    };
+    format!("no interface {pattern:?} on this node{meant}")
 }
 
 fn by_ifindex(node: &NodeFacts, ifindex: headgate_datapath::state::Ifindex) -> Option<&Interface> {
@@ -113,7 +149,7 @@ fn matching<'a>(pattern: &str, node: &'a NodeFacts) -> Vec<&'a Interface> {
             .filter(|interface| interface.has_default_route)
             .collect();
     }
-    if !pattern.contains(['*', '?']) {
+    if !is_glob(pattern) {
         return interfaces
             .filter(|interface| interface.name == pattern)
             .collect();

@@ -91,7 +91,17 @@ fn bounds() -> Options {
 /// The parser's words without the place, which is told apart, and without the excerpt
 /// that it draws below them.
 fn first_line(error: &serde_saphyr::Error) -> String {
-    let rendered = error.without_snippet().to_string();
+    let bare = error.without_snippet();
+    if let serde_saphyr::Error::DuplicateMappingKey { key, .. } = bare {
+        let key = match key {
+            Some(key) => format!("the key {key:?}"),
+            None => "a key".to_owned(),
+        };
+        return format!(
+            "{key} is written a second time in one mapping; delete one of the two, or indent it to where it belongs"
+        );
+    }
+    let rendered = bare.to_string();
     let line = rendered.lines().next().unwrap_or_default();
     let words = line.split(" at line ").next().unwrap_or(line);
     words.trim_start_matches("error: ").to_owned()

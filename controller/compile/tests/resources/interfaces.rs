@@ -175,6 +175,32 @@ fn an_interface_that_does_not_exist_is_waited_for() {
 }
 
 #[test]
+fn a_slip_in_a_name_is_told_with_the_name_that_is_near() {
+    let mut agent = Agent::new(node([card("eth0", 2), card("wlan0", 3)]));
+    let enforced = agent.apply([&on(&["eht0"])]);
+    assert!(enforced.interfaces().is_empty());
+    assert_eq!(
+        enforced.finding(FindingReason::InterfaceNotFound).message,
+        "no interface \"eht0\" on this node (did you mean \"eth0\"?); it is attached as soon as there is one, or correct the name; none of its interfaces is here, so it is enforced nowhere on this node"
+    );
+    // What the policy has already is not meant a second time, and a glob means no name.
+    let message = |agent: &mut Agent, patterns: &[&str]| {
+        let enforced = agent.apply([&on(patterns)]);
+        let finding = enforced.finding(FindingReason::InterfaceNotFound);
+        finding.message.clone()
+    };
+    let waits = "it is attached as soon as there is one, or correct the name";
+    assert_eq!(
+        message(&mut agent, &["eth0", "eth1"]),
+        format!("no interface \"eth1\" on this node; {waits}")
+    );
+    assert_eq!(
+        message(&mut agent, &["eht*", "wlan0"]),
+        format!("no interface on this node is called like \"eht*\"; {waits}")
+    );
+}
+
+#[test]
 fn without_a_default_route_it_is_waited_for() {
     let enforced = Agent::new(node([card("eth0", 2)])).apply([&on(&["defaultRoute"])]);
     let finding = enforced.finding(FindingReason::InterfaceNotFound);

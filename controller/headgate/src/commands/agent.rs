@@ -24,7 +24,8 @@ use crate::{
 Logs go to standard error; HEADGATE_LOG sets what is logged (info; headgate_agent=debug; ...).")]
 pub(crate) struct AgentArguments {
     /// Where resources are read: the word kubernetes, for its API, or a directory of resources
-    /// of every kind, subfolders included, as YAML files of one or more documents.
+    /// of every kind, subfolders included, as YAML files of one or more documents. A directory that is
+    /// not there is waited for where this instance has read it before, and is an error where not.
     #[arg(long, value_name = "DIR|kubernetes")]
     source: String,
 

@@ -41,7 +41,7 @@ fn unreadable_files_say_where_and_why() {
         ("a:\n\tb: 2\n", "a.yaml:2: is not well-formed"),
         (
             &format!("{good}---\n{good}kind: XdpPolicy\n"),
-            "a.yaml:16: is not well-formed: duplicate mapping key: kind",
+            "a.yaml:16: is not well-formed: the key \"kind\" is written a second time in one mapping; delete one of the two",
         ),
         (anchors, "a.yaml:"),
         (&deep, "a.yaml:1: is not well-formed"),

@@ -76,6 +76,17 @@ fn joined() {
             is(&peer(name), "Ready=True/Live")
         });
     }
+    // A veth pair takes 1500 bytes if nobody says anything, and the tunnel 1450.
+    let datapath = fleet.wait_for_datapath(0, "tells of its pods' MTU", |status| {
+        is(
+            &json!({"status": status}),
+            "PodsFitTunnel=False/PodMtuTooLarge",
+        )
+    });
+    assert!(
+        is(&json!({"status": datapath}), "Ready=True/Enforced"),
+        "{datapath:#}"
+    );
     for [from, to] in [[0, 1], [1, 0]] {
         for address in pods[to].addresses {
             pods[from]

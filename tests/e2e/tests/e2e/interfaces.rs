@@ -20,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         on_node("an_interface_made_anew_is_enforced_again", made_anew),
         on_node("an_interface_that_comes_later_is_waited_for", comes_later),
+        on_node("a_slip_in_an_interfaces_name_is_told", slip),
         on_node(
             "a_default_route_that_comes_later_is_waited_for",
             route_comes_later,
@@ -114,6 +115,30 @@ fn comes_later() {
         [udp("10.0.0.1:5", "192.168.1.1:9").dropped_by("dropping/udp")],
     );
     lab.check([bad().passes()]);
+}
+
+fn slip() {
+    let lab = Lab::enforcing(&[("policy.yaml", &on("eth0"))]);
+    assert_eq!(lab.node.headgate(&["status"]).code, 0);
+    lab.node.write("policy.yaml", &on("eht0"));
+    lab.node.wait_for_log("did you mean \"eth0\"?");
+    let status = lab.node.headgate(&["status"]);
+    assert_eq!(status.code, 3, "{status:?}");
+    for words in [
+        "XdpPolicy/dropping: none of the interfaces is on this node",
+        "did you mean \"eth0\"?",
+        "it is enforced nowhere on this node",
+    ] {
+        assert!(status.output.contains(words), "{words}: {status:?}");
+    }
+    // One of several that is missing is waited for, and is no fault of the node's.
+    lab.node.apply("policy.yaml", &on("eth0, eht1"));
+    let status = lab.node.headgate(&["status"]);
+    assert_eq!(status.code, 0, "{status:?}");
+    assert!(
+        status.output.contains("no interface \"eht1\""),
+        "{status:?}"
+    );
 }
 
 fn route_comes_later() {

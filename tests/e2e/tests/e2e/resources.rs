@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             unparsable,
         ),
         on_node("a_directory_that_is_gone_changes_nothing", directory_gone),
+        on_node("a_directory_that_never_was_is_refused", directory_unknown),
         on_node(
             "renames_of_files_and_of_the_directory_leak_nothing",
             renamed,
@@ -159,6 +160,35 @@ fn directory_gone() {
     lab.node.apply("policy.yaml", &drop_udp("policy", 2));
     lab.check([to(1).passes(), to(2).dropped_by("policy/udp")]);
     assert_eq!(lab.node.headgate(&["status"]).code, 0);
+}
+
+fn directory_unknown() {
+    let mut lab = dropping(1);
+    lab.node.kill();
+    let policies = lab.node.policies();
+    // What this instance has read is waited for, over a restart too.
+    let elsewhere = policies.with_file_name("elsewhere");
+    fs::rename(&policies, &elsewhere).expect("both are ours");
+    lab.node.start_unsettled();
+    lab.node.wait_for_log("what is in effect stays");
+    lab.check([to(1).dropped_by("policy/udp")]);
+    lab.node.kill();
+    // Another name is a slip, and so is a file.
+    let file = elsewhere.join("policy.yaml");
+    for (slip, why) in [
+        (&policies.with_file_name("polices"), "No such file"),
+        (&file, "Not a directory"),
+    ] {
+        let source = slip.display().to_string();
+        let said = lab.node.headgate(&["agent", "--source", &source]);
+        assert_eq!(said.code, 1, "{said:?}");
+        for words in [&format!("--source {source}: {why}"), "the word kubernetes"] {
+            assert!(said.errors.contains(words), "{words}: {said:?}");
+        }
+    }
+    lab.check([to(1).dropped_by("policy/udp")]);
+    fs::rename(&elsewhere, &policies).expect("both are ours");
+    lab.node.start();
 }
 
 fn renamed() {

@@ -121,6 +121,9 @@ fn pods_are_to_send_less(site: &Site) {
     let words = "pods of this node may send packets of 1500 bytes";
     assert!(list.output.contains(words), "{list:?}");
     assert_eq!(node.headgate(&["status"]).code, 0, "it is a warning");
+    let policies = node.policies().display().to_string();
+    let plan = node.headgate(&["plan", &policies, "--node-name", "node-1"]);
+    assert!(plan.output.contains(words), "{plan:?}");
     // Nothing is written while nothing changes, although it is looked at again.
     let written = node.report_written();
     std::thread::sleep(Duration::from_secs(6));

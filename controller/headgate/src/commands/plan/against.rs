@@ -9,16 +9,17 @@ use headgate_compile::{
     node::{Interface, InterfaceKind, NodeFacts},
     services::backends,
     snapshot::{Content, Uid},
-    tunnel::endpoints,
+    tunnel::{endpoints, own_networks},
 };
 use headgate_datapath::{
     diff::diff,
     fake::FakeKernel,
     kernel::{Kernel as _, carry_out},
     observed::Observed,
+    pods::largest_mtu,
     state::{DatapathState, Ifindex},
 };
-use headgate_kernel::object_digest;
+use headgate_kernel::{object_digest, pods::links_and_routes};
 use headgate_source::DirectorySource;
 
 use super::PlanArguments;
@@ -126,6 +127,10 @@ fn compiled(directory: &Path, node: &NodeFacts, memory: &Memory) -> Result<Compi
     ))?;
     let endpoints = endpoints(&resources.snapshot, memory, &node.labels);
     node.underlays = facts::underlays(&endpoints)?;
+    let own = own_networks(&resources.snapshot, memory, &node.labels, &node.addresses);
+    if !own.is_empty() {
+        node.pods_mtu = largest_mtu(&links_and_routes()?, &own);
+    }
     facts::direct_delivery(&mut node, &resources.snapshot, memory)?;
     let mut compilation = compile(&resources.snapshot, &node, memory, now());
     compilation.findings.extend(resources.left_aside);

@@ -34,8 +34,8 @@ Exit codes:
   0  all that is selected is enforced, whether the agent runs or not
   1  the status cannot be read
   2  bad usage
-  3  something selected is not enforced as wanted, a resource is stalled, the source cannot be
-     read, a step failed, packets passed unjudged, or no agent has said what is wanted")]
+  3  something selected is not enforced as wanted, or nowhere for want of an interface that it
+     names, a resource is stalled, the source cannot be read, a step failed, packets passed unjudged, or no agent has said what is wanted")]
 pub(crate) struct StatusArguments {
     #[command(flatten)]
     output: OutputArguments,

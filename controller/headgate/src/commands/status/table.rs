@@ -86,6 +86,13 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
         }));
     }
     rows.push(("Revision", revision(status)));
+    if !status.enforced_nowhere.is_empty() {
+        let names = status.enforced_nowhere.join(", ");
+        rows.push((
+            "Nowhere",
+            format!("{names}: none of the interfaces is on this node"),
+        ));
+    }
     if !status.failsafe_peers.is_empty() {
         rows.push(("Failsafe", status.failsafe_peers.join(", ")));
     }

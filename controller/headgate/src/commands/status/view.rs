@@ -7,6 +7,7 @@ use headgate_compile::{
     compilation::TablesSummary,
     finding::{Finding, Severity},
 };
+use headgate_crds::Kind;
 use headgate_datapath::state::{Digest, PortIndex};
 use headgate_layout::verdict::{Action, Count, Reason};
 use serde::Serialize;
@@ -36,6 +37,8 @@ pub(super) struct Status {
     pub(super) tunnel: Option<TunnelState>,
     /// Native peers that plain routes do not lead to as they should, with the reason.
     pub(super) unrouted: BTreeMap<String, String>,
+    /// Policies and services that select this node, and none of whose interfaces is here.
+    pub(super) enforced_nowhere: Vec<String>,
     pub(super) findings: Vec<Finding>,
     pub(super) failures: Vec<String>,
 }
@@ -123,6 +126,7 @@ impl Status {
             unrouted: report
                 .map(|report| tunnel_state::all_unrouted(report, reading))
                 .unwrap_or_default(),
+            enforced_nowhere: report.map(enforced_nowhere).unwrap_or_default(),
             findings: report
                 .map(|report| report.findings.clone())
                 .unwrap_or_default(),
@@ -140,6 +144,7 @@ impl Status {
             && self.interfaces.iter().all(|view| view.unjudged() == 0)
             && self.tunnel.as_ref().is_none_or(TunnelState::is_whole)
             && self.unrouted.is_empty()
+            && self.enforced_nowhere.is_empty()
             && !self.findings.iter().any(is_stalled)
             && self.failures.is_empty()
             && self
@@ -147,6 +152,20 @@ impl Status {
                 .as_ref()
                 .is_some_and(|source| source.unavailable.is_none())
     }
+}
+
+fn enforced_nowhere(report: &Report) -> Vec<String> {
+    let policies = report.policies.iter();
+    let policies = policies
+        .filter(|one| one.selected && one.effective.is_some() && one.interfaces.is_empty())
+        .map(|one| (Kind::XdpPolicy, &one.name));
+    let services = report.services.iter();
+    let services = services
+        .filter(|one| one.selected && one.effective.is_some() && one.interfaces.is_empty())
+        .map(|one| (Kind::LoadBalancerService, &one.name));
+    let all = policies.chain(services);
+    all.map(|(kind, name)| format!("{}/{name}", kind.as_str()))
+        .collect()
 }
 
 fn tables_of(enforcement: &Enforcement, report: Option<&Report>) -> Option<TablesSummary> {

@@ -1,5 +1,6 @@
 -- Of a kind whose status the operator rolls up from the nodes. Nothing is healthy that was not
 -- looked at: a status without conditions, or about another generation, is progress.
+-- `cargo xtask argocd` gives each of these kinds a copy of manifests/argocd/rolled-up-health.lua.
 local health = {status = "Progressing", message = "Waiting for the operator"}
 
 if obj.metadata.deletionTimestamp ~= nil then
