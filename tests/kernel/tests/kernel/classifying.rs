@@ -49,6 +49,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         in_kernel("classifiers_outlive_the_agent_and_are_listed", listed),
         in_kernel("a_classifier_that_is_taken_off_is_put_back", mended),
         in_kernel("somebody_elses_classifier_is_left", foreign),
+        in_kernel("a_filter_on_the_way_to_a_pod_is_not_passed_by", filtered),
     ]
 }
 
@@ -417,10 +418,7 @@ fn foreign() {
     let said = refused(&mut node, &wanted);
     assert!(said.contains("\"headgate_egress\""), "{said}");
     run("tc", REMEDY);
-    let filter = "filter add dev headgate_vxlan ingress pref 1 protocol ip bpf da bytecode";
-    let whole = filter.split(' ').chain(["1,6 0 0 0"]);
-    let added = std::process::Command::new("tc").args(whole).status();
-    assert!(added.expect("tc").success());
+    tc_filter("dev headgate_vxlan ingress pref 1");
     let said = refused(&mut node, &wanted);
     assert!(said.contains("has another filter"), "{said}");
     run("tc", REMEDY);
@@ -431,6 +429,42 @@ fn foreign() {
     });
     node.converge(&wanted);
     assert_eq!(programs().len(), 3);
+}
+
+/// By a filter of no program that the kernel has a number for.
+fn filtered() {
+    let ifindex = veth("p0", "p1");
+    let is_over = &AtomicBool::new(false);
+    thread::scope(|threads| {
+        let _end = SetAtEnd(is_over);
+        let (tell, told) = mpsc::channel();
+        let (go, gone) = mpsc::channel();
+        threads.spawn(move || pod(&tell, &gone, is_over));
+        let namespace: String = told.recv().expect("a namespace");
+        ip(&format!("link set p1 netns {namespace}"));
+        go.send(()).expect("it waits");
+        ip(&format!("route add {POD}/32 dev p0"));
+        ip(&format!(
+            "neigh replace {POD} lladdr {POD_MAC} dev p0 nud permanent"
+        ));
+        let address = POD.parse().expect("an address");
+        let mac = POD_MAC;
+        let reached = || headgate_kernel::tunnel::reachable_directly().expect("read");
+        assert_eq!(reached(), [(address, LocalPod { ifindex, mac })].into());
+        run("tc", "qdisc add dev p0 clsact");
+        tc_filter("dev p0 egress pref 9");
+        assert!(reached().is_empty(), "{:?}", reached());
+        run("tc", "filter del dev p0 egress pref 9");
+        assert_eq!(reached().len(), 1);
+    });
+}
+
+/// A filter of one instruction for IPv4, which passes everything.
+fn tc_filter(place: &str) {
+    let words = format!("filter add {place} protocol ip bpf da bytecode");
+    let words = words.split(' ').chain(["1,6 0 0 0"]);
+    let added = std::process::Command::new("tc").args(words).status();
+    assert!(added.expect("tc").success());
 }
 
 const REMEDY: &str = "filter del dev headgate_vxlan ingress pref 1";
