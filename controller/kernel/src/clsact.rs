@@ -100,6 +100,11 @@ pub(crate) fn programs(ifindex: Ifindex, side: Side) -> io::Result<Vec<u32>> {
     Ok(filters.iter().filter_map(program_of).collect())
 }
 
+/// Whether there are filters at a side of an interface, of whatever kind.
+pub(crate) fn has_filters(ifindex: Ifindex, side: Side) -> io::Result<bool> {
+    Ok(!filters(ifindex, side)?.is_empty())
+}
+
 fn filters(ifindex: Ifindex, side: Side) -> io::Result<Vec<TcMessage>> {
     let answers = dump(RouteNetlinkMessage::GetTrafficFilter(at(ifindex, side)))?;
     let filter = |answer| match answer {

@@ -17,14 +17,16 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     bpf::Map,
+    clsact,
     error::{Asked, absent},
     netlink::links,
+    pins::Side,
     pods::{AttachedProgram, neighbourhood, programs},
 };
 
 /// Pods behind veth pairs of this node that packets can be given to without the node's stack: their places and
 /// link-layer addresses are known, and nothing at the node's end of the pair acts on what goes to them, neither programs
-/// nor a queueing discipline.
+/// nor filters of `tc` nor a queueing discipline.
 ///
 /// # Errors
 /// Where the kernel does not answer.
@@ -39,7 +41,13 @@ pub fn reachable_directly() -> Result<Pods, KernelError> {
         .map(|place| (place.ifindex, place.interface.clone()))
         .collect();
     let acting = programs(&interfaces)?;
-    let shaped = shaped()?;
+    let mut shaped = shaped()?;
+    for (ifindex, name) in &interfaces {
+        let filters = clsact::has_filters(*ifindex, Side::Out);
+        if filters.asked(|| format!("reading the classifiers of {name} by netlink"))? {
+            shaped.insert(*ifindex);
+        }
+    }
     let is_free = |ifindex: &Ifindex| {
         let mut programs = acting.get(ifindex).into_iter().flatten();
         !shaped.contains(ifindex) && !programs.any(AttachedProgram::is_at_egress)

@@ -20,7 +20,10 @@ use aya::{
 };
 use headgate_compile::tunnel::RemotePeer;
 use headgate_datapath::{
-    kernel::Kernel as _, kernel::KernelError, plan::Step, state::DatapathState,
+    kernel::{Kernel as _, KernelError},
+    plan::Step,
+    state::DatapathState,
+    tunnel::{LocalPod, MacAddress},
 };
 use headgate_kernel::{OBJECT, pods};
 use headgate_kernel_tests::{
@@ -46,6 +49,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         in_kernel("classifiers_outlive_the_agent_and_are_listed", listed),
         in_kernel("a_classifier_that_is_taken_off_is_put_back", mended),
         in_kernel("somebody_elses_classifier_is_left", foreign),
+        in_kernel("a_filter_on_the_way_to_a_pod_is_not_passed_by", filtered),
     ]
 }
 
@@ -60,6 +64,10 @@ const PLACE: NlOptions = NlOptions {
 
 /// An address of the far end that no peer has.
 const NOBODYS: &str = "10.0.9.9";
+
+/// A pod of the node that gets its packets past the node's stack, and the address of its device.
+const POD: &str = "10.0.1.5";
+const POD_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 5]);
 
 /// Packets of each family that go there and back at least.
 const PACKETS: u32 = 150;
@@ -77,7 +85,13 @@ fn exchange(mut node: Node) {
     ip("address add 2001:db8::1/64 dev v0 nodad");
     ip("address add 10.0.1.1/32 dev lo");
     ip("address add fd00:1::1/128 dev lo nodad");
-    let wanted = two_peers();
+    let mut wanted = two_peers();
+    let tunnel = wanted.tunnel.as_mut().expect("a tunnel");
+    let local = LocalPod {
+        ifindex: veth("p0", "p1"),
+        mac: POD_MAC,
+    };
+    tunnel.pods = [(POD.parse().expect("an address"), local)].into();
     node.converge(&wanted);
     let (is_over, is_replaced) = (&AtomicBool::new(false), &AtomicBool::new(false));
     let own = UdpSocket::bind("10.0.1.1:9").expect("an address of the node");
@@ -92,6 +106,14 @@ fn exchange(mut node: Node) {
         ip(&format!("link set v1 netns {namespace}"));
         go.send(()).expect("it waits");
         told.recv().expect("the far end");
+        let (tell, told) = mpsc::channel();
+        let (go, gone) = mpsc::channel();
+        threads.spawn(move || pod(&tell, &gone, is_over));
+        let namespace: String = told.recv().expect("a namespace");
+        ip(&format!("link set p1 netns {namespace}"));
+        go.send(()).expect("it waits");
+        let heard = told.recv_timeout(Duration::from_secs(60));
+        heard.expect("a packet comes to the pod, to which the node has no route");
         let (begin, begun) = mpsc::channel();
         let client = |from, to| {
             let begin = begin.clone();
@@ -126,6 +148,7 @@ fn exchange(mut node: Node) {
     let counts = node.kernel.tunnel_counters().expect("read");
     let packets = |event: Event| counts[&event].packets;
     assert!(packets(Event::UnknownSource) > 0, "{counts:?}");
+    assert!(packets(Event::Delivered) > 0, "{counts:?}");
     for event in [Event::Sent, Event::Received] {
         assert!(packets(event) >= u64::from(2 * PACKETS), "{counts:?}");
     }
@@ -148,7 +171,7 @@ fn two_peers() -> DatapathState {
         local: Some(local.parse().expect("an address")),
         vni,
         accepted_vni: vni,
-        is_direct: false,
+        is_direct: true,
     };
     let peers = [
         peer("10.0.2.0/24", "192.0.2.2", "192.0.2.1", 7),
@@ -163,10 +186,7 @@ fn two_peers() -> DatapathState {
 /// that is nobody's meanwhile.
 fn far_end(tell: &mpsc::Sender<String>, gone: &mpsc::Receiver<()>, is_over: &AtomicBool) {
     headgate_kernel_tests::network::enter();
-    let thread = nix::unistd::gettid();
-    let process = std::process::id();
-    let namespace = format!("/proc/{process}/task/{thread}/ns/net");
-    tell.send(namespace).expect("it waits");
+    tell.send(namespace()).expect("it waits");
     gone.recv().expect("moved");
     ip("link set v1 up");
     ip("address add 192.0.2.2/24 dev v1");
@@ -211,8 +231,34 @@ fn far_end(tell: &mpsc::Sender<String>, gone: &mpsc::Receiver<()>, is_over: &Ato
             }
         }
         drop(nobody.send_to(b"not mine", "10.0.1.1:9"));
+        drop(echoes[0].send_to(b"for you", (POD, 9)));
         thread::sleep(Duration::from_micros(200));
     }
+}
+
+/// A pod of the node, in a network namespace of its own. Tells when it has got a packet.
+fn pod(tell: &mpsc::Sender<String>, gone: &mpsc::Receiver<()>, is_over: &AtomicBool) {
+    headgate_kernel_tests::network::enter();
+    tell.send(namespace()).expect("it waits");
+    gone.recv().expect("moved");
+    ip(&format!("link set p1 address {POD_MAC} up"));
+    ip(&format!("address add {POD}/32 dev p1"));
+    ip("route add default dev p1");
+    let socket = UdpSocket::bind(format!("{POD}:9")).expect("an address of the pod");
+    let timeout = Some(Duration::from_millis(100));
+    socket.set_read_timeout(timeout).expect("set");
+    while !is_over.load(Ordering::Relaxed) {
+        if socket.recv(&mut [0; 9]).is_ok() {
+            // Nobody asks for more than one.
+            drop(tell.send(String::new()));
+        }
+    }
+}
+
+/// Of this thread, as `ip` takes it.
+fn namespace() -> String {
+    let (process, thread) = (std::process::id(), nix::unistd::gettid());
+    format!("/proc/{process}/task/{thread}/ns/net")
 }
 
 /// One packet after the other until all is replaced, each of which must come back. Gives their number.
@@ -372,10 +418,7 @@ fn foreign() {
     let said = refused(&mut node, &wanted);
     assert!(said.contains("\"headgate_egress\""), "{said}");
     run("tc", REMEDY);
-    let filter = "filter add dev headgate_vxlan ingress pref 1 protocol ip bpf da bytecode";
-    let whole = filter.split(' ').chain(["1,6 0 0 0"]);
-    let added = std::process::Command::new("tc").args(whole).status();
-    assert!(added.expect("tc").success());
+    tc_filter("dev headgate_vxlan ingress pref 1");
     let said = refused(&mut node, &wanted);
     assert!(said.contains("has another filter"), "{said}");
     run("tc", REMEDY);
@@ -386,6 +429,42 @@ fn foreign() {
     });
     node.converge(&wanted);
     assert_eq!(programs().len(), 3);
+}
+
+/// By a filter of no program that the kernel has a number for.
+fn filtered() {
+    let ifindex = veth("p0", "p1");
+    let is_over = &AtomicBool::new(false);
+    thread::scope(|threads| {
+        let _end = SetAtEnd(is_over);
+        let (tell, told) = mpsc::channel();
+        let (go, gone) = mpsc::channel();
+        threads.spawn(move || pod(&tell, &gone, is_over));
+        let namespace: String = told.recv().expect("a namespace");
+        ip(&format!("link set p1 netns {namespace}"));
+        go.send(()).expect("it waits");
+        ip(&format!("route add {POD}/32 dev p0"));
+        ip(&format!(
+            "neigh replace {POD} lladdr {POD_MAC} dev p0 nud permanent"
+        ));
+        let address = POD.parse().expect("an address");
+        let mac = POD_MAC;
+        let reached = || headgate_kernel::tunnel::reachable_directly().expect("read");
+        assert_eq!(reached(), [(address, LocalPod { ifindex, mac })].into());
+        run("tc", "qdisc add dev p0 clsact");
+        tc_filter("dev p0 egress pref 9");
+        assert!(reached().is_empty(), "{:?}", reached());
+        run("tc", "filter del dev p0 egress pref 9");
+        assert_eq!(reached().len(), 1);
+    });
+}
+
+/// A filter of one instruction for IPv4, which passes everything.
+fn tc_filter(place: &str) {
+    let words = format!("filter add {place} protocol ip bpf da bytecode");
+    let words = words.split(' ').chain(["1,6 0 0 0"]);
+    let added = std::process::Command::new("tc").args(words).status();
+    assert!(added.expect("tc").success());
 }
 
 const REMEDY: &str = "filter del dev headgate_vxlan ingress pref 1";
