@@ -125,8 +125,9 @@ impl Compiler<'_> {
         self.node.addresses.contains(&spec.endpoint_address())
     }
 
-    /// Bytes of an inner packet on the way to the peer, where that is known.
+    /// Bytes of an inner packet on the way to the peer, where it is by Vxlan and that is known.
     fn inner_mtu(&self, spec: &TunnelPeerSpec) -> Option<u32> {
+        spec.vxlan()?;
         let endpoint = spec.endpoint_address();
         let underlay = self.node.underlays.get(&endpoint)?;
         Some(underlay.mtu.saturating_sub(overhead(endpoint)))

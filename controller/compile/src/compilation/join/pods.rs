@@ -1,6 +1,6 @@
 //! Pods that may send longer packets than the tunnel takes.
 
-use super::{Standing, finding, native::is_native};
+use super::{Standing, finding};
 use crate::{
     compilation::Compiler,
     finding::{Finding, FindingReason, Severity},
@@ -12,7 +12,6 @@ impl Compiler<'_> {
     pub(super) fn oversized_pods(&self, standing: &[Standing<'_>]) -> Option<Finding> {
         let own = standing.iter().find(|peer| peer.is_own)?;
         let others = standing.iter().filter(|peer| !peer.is_own);
-        let others = others.filter(|peer| !is_native(peer.spec));
         let tunnel = others.filter_map(|peer| self.inner_mtu(peer.spec)).min()?;
         let pods = self.node.pods_mtu.filter(|pods| *pods > tunnel)?;
         let message = format!(
