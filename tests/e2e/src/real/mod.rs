@@ -10,7 +10,7 @@ mod traffic;
 use std::{env, path::PathBuf, process::Command};
 
 pub use cgroups::sweep;
-pub use cluster::{NAMESPACE, RealCluster, SOON};
+pub use cluster::{NAMESPACE, RealCluster, SOON, condition};
 pub use config::{PODS_IMAGE, ProxyMode};
 pub use node::RealNode;
 pub use traffic::Traffic;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, thread};
 
 use headgate_e2e_tests::{
-    real::{ProxyMode, RealCluster, RealNode, SOON},
+    real::{ProxyMode, RealCluster, RealNode, SOON, condition},
     trials::on_real_nodes,
     wait::wait_for,
 };
@@ -92,6 +92,9 @@ fn joined(mode: ProxyMode) {
     };
     let answering: BTreeSet<String> = (0..40).map(ask).collect();
     assert_eq!(answering, Pods::both());
+    joined.ask_for_direct_delivery();
+    let answering: BTreeSet<String> = (0..40).map(|_| name(service)).collect();
+    assert_eq!(answering, Pods::both(), "with kube-proxy by the stack");
     drop(joined);
 }
 
@@ -135,6 +138,22 @@ impl<'a> Joined<'a> {
         let ready = ["wait", "--for=condition=Ready", "tunnelpeers", "--all"];
         cluster.run(&[ready.as_slice(), &["--timeout=60s"]].concat());
         Self(cluster)
+    }
+
+    /// Which the nodes refuse, for it would pass by kube-proxy, and take the stack.
+    fn ask_for_direct_delivery(&self) {
+        let direct = r#"{"spec": {"localDelivery": "Direct"}}"#;
+        for node in &self.0.nodes {
+            let patch = ["patch", "tunnelpeer", &node.name, "--type=merge", "-p", direct];
+            self.0.run(&patch);
+        }
+        for node in &self.0.nodes {
+            wait_for(SOON, "the nodes say that kube-proxy is there", || {
+                let peer = self.0.kubectl().json(&["get", "tunnelpeer", &node.name]);
+                let told = condition(&peer, "Ready").to_string();
+                told.contains("spec.localDelivery: this node has the ")
+            });
+        }
     }
 }
 
