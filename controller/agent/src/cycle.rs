@@ -18,6 +18,7 @@ use headgate_datapath::{
     observed::Observed,
     plan::Step,
     state::{Attachment, DatapathState, Digest, PortIndex},
+    tunnel::Pods,
 };
 
 use crate::{
@@ -34,6 +35,8 @@ use crate::{
 pub struct Inputs<'a> {
     pub resources: &'a Resources,
     pub facts: &'a NodeFacts,
+    /// Pods of the node that packets can be given to directly.
+    pub pods: &'a Pods,
     pub source: &'a str,
     pub api_servers: &'a BTreeSet<SocketAddr>,
     /// What is known of endpoints.
@@ -101,9 +104,10 @@ impl<K: Kernel> Node<K> {
     /// Brings the node to what `inputs` say and reports what is so; whether the report is new.
     pub fn turn(&mut self, inputs: &Inputs<'_>) -> (Report, bool) {
         let snapshot = &inputs.resources.snapshot;
-        let compilation = self
+        let mut compilation = self
             .kept
             .compile(snapshot, inputs.facts, &self.memory, inputs.now);
+        compilation.deliver_to(inputs.pods.clone());
         let mut failures = Vec::new();
         self.memory = compilation.memory.clone();
         // Before anything goes live: what a live table counts into must be known after a crash.
@@ -228,9 +232,10 @@ impl<K: Kernel> Node<K> {
                         reasons.services.push(Lack { step, failure });
                     } else if step.is_of_tunnel() && wants_tunnel {
                         reasons.tunnel = Some(failure);
-                    } else if step.is_of_native() {
+                    } else if let Step::SetNativeRoutes(_) = step {
                         reasons.native = Some(failure);
-                        reasons.tunnel = wants_tunnel.then_some(unreached);
+                    } else if step.is_of_native() {
+                        failures.push(failure);
                     } else {
                         reasons.native = Some(unreached.clone());
                         reasons.tunnel = wants_tunnel.then_some(unreached);
@@ -463,6 +468,7 @@ spec: {interfaces: [eth0], defaultAction: Drop}
             let inputs = Inputs {
                 resources: &Resources::new(&reading, node.memory()),
                 facts: &facts(),
+                pods: &Pods::new(),
                 source: "policies",
                 api_servers: &BTreeSet::new(),
                 reachability: &Book::new(),
@@ -564,6 +570,7 @@ spec:
             let inputs = Inputs {
                 resources: &Resources::new(&reading, node.memory()),
                 facts: &facts(),
+                pods: &Pods::new(),
                 source: "policies",
                 api_servers: &BTreeSet::new(),
                 reachability: &Book::new(),
@@ -610,6 +617,60 @@ spec:
     }
 
     #[test]
+    fn pods_get_packets_directly_where_a_peer_asks_for_it() {
+        use headgate_compile::node::{Access, Underlay};
+        use headgate_datapath::{
+            state::Ifindex,
+            tunnel::{LocalPod, MacAddress},
+        };
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let peers = folder.path().join("peers");
+        std::fs::create_dir(&peers).expect("made");
+        let store = Store::open(&folder.path().join("state")).expect("a store");
+        let object = Digest::of(b"object");
+        let mut node = Node::new(FakeKernel::new(object), store, Memory::default(), object);
+        let local = std::net::IpAddr::from([192, 0, 2, 1]);
+        let way = Underlay {
+            ifindex: Ifindex(2),
+            access: Access::OnLink,
+            local: Some(local),
+            mtu: 1_500,
+        };
+        let facts = NodeFacts {
+            underlays: [([192, 0, 2, 2].into(), way)].into(),
+            addresses: [local].into(),
+            ..facts()
+        };
+        let pod = LocalPod {
+            ifindex: Ifindex(7),
+            mac: MacAddress([2; 6]),
+        };
+        let pods: Pods = [([10, 244, 1, 2].into(), pod)].into();
+        for (asked, given) in [
+            ("", false),
+            (", localDelivery: Direct", true),
+            (", localDelivery: Stack", false),
+        ] {
+            let peer = PEER.replace("vni: 7", &format!("vni: 7{asked}"));
+            std::fs::write(peers.join("peer.yaml"), peer).expect("written");
+            let reading = DirectorySource::new(&peers, Content::from).read();
+            let inputs = Inputs {
+                resources: &Resources::new(&reading, node.memory()),
+                facts: &facts,
+                pods: &pods,
+                source: "peers",
+                api_servers: &BTreeSet::new(),
+                reachability: &Book::new(),
+                now: Seconds(1),
+            };
+            node.turn(&inputs);
+            let expected = if given { pods.clone() } else { Pods::new() };
+            assert_eq!(node.kernel.state.tunnel.pods, expected, "{asked:?}");
+        }
+    }
+
+    #[test]
     fn the_tunnel_is_said_to_lack_what_it_lacks() {
         use headgate_compile::node::Underlay;
         use headgate_datapath::plan::StepKind;
@@ -640,6 +701,7 @@ spec:
             let inputs = Inputs {
                 resources: &Resources::new(&reading, node.memory()),
                 facts: &facts,
+                pods: &Pods::new(),
                 source: "peers",
                 api_servers: &BTreeSet::new(),
                 reachability: &Book::new(),

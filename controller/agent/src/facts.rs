@@ -56,7 +56,6 @@ pub fn read(
         next_hops: BTreeMap::new(),
         here: BTreeSet::new(),
         underlays: BTreeMap::new(),
-        pods: Pods::new(),
         stack_in_use: None,
         pods_mtu: None,
         vxlan_ports: vxlan_ports()?,
@@ -86,22 +85,28 @@ pub fn underlays(endpoints: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, Underl
 }
 
 /// The node's pods, and what its stack does with packets for them; nothing where no peer asks for direct delivery.
-///
-/// # Errors
-/// The kernel does not answer.
+/// Where that cannot be read the stack does its work.
+#[must_use]
 pub fn direct_delivery(
-    facts: &mut NodeFacts,
+    labels: &BTreeMap<String, String>,
     snapshot: &Snapshot,
     memory: &Memory,
-) -> Result<(), KernelError> {
-    if !wants_direct(snapshot, memory, &facts.labels) {
-        return Ok(());
+) -> (Option<String>, Pods) {
+    if !wants_direct(snapshot, memory, labels) {
+        return (None, Pods::new());
     }
-    facts.stack_in_use = tunnel::stack_in_use()?;
-    if facts.stack_in_use.is_none() {
-        facts.pods = tunnel::reachable_directly()?;
+    let unread = |error: KernelError| {
+        let words = format!("what this node's stack does cannot be read ({error})");
+        (Some(words), Pods::new())
+    };
+    match tunnel::stack_in_use() {
+        Ok(Some(user)) => (Some(user), Pods::new()),
+        Ok(None) => match tunnel::reachable_directly() {
+            Ok(pods) => (None, pods),
+            Err(error) => unread(error),
+        },
+        Err(error) => unread(error),
     }
-    Ok(())
 }
 
 /// What API servers must be able to send to a node: replies to it, and requests to its kubelet.

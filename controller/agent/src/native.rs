@@ -11,7 +11,7 @@ use headgate_datapath::{
 
 use crate::{cycle::is_joined, report::PortStatus};
 
-/// Each that packets go to by plain routes.
+/// Each that packets go to by plain routes. One whose endpoint there is no way to has none: it is pending.
 pub(crate) fn report(
     peers: &[PeerSummary],
     observed: Option<&Observed>,
@@ -19,7 +19,8 @@ pub(crate) fn report(
 ) -> BTreeMap<String, PortStatus> {
     let plain = peers
         .iter()
-        .filter(|peer| peer.mode == TunnelMode::Native && is_joined(peer));
+        .filter(|peer| peer.mode == TunnelMode::Native && is_joined(peer))
+        .filter(|peer| !peer.native.is_empty());
     let status = |peer: &PeerSummary| match observed {
         None => {
             let unread = || "the kernel could not be read".to_owned();

@@ -102,7 +102,9 @@ async fn watch_over(
             }
             continue;
         };
-        let heard = heard(&instance, &bpffs);
+        let ages = ages(&instance, &bpffs);
+        let lately = ages.iter().filter(|(_, age)| **age <= LATELY);
+        let heard: BTreeSet<IpAddr> = lately.map(|(endpoint, _)| *endpoint).collect();
         let endpoints: BTreeSet<IpAddr> = targets.keys().copied().collect();
         let silent: BTreeSet<IpAddr> = endpoints.difference(&heard).copied().collect();
         asked.retain(|endpoint, _| endpoints.contains(endpoint));
@@ -123,7 +125,8 @@ async fn watch_over(
             book.retain(|endpoint, _| endpoints.contains(endpoint));
             let found = found.into_iter();
             for (endpoint, heard) in found.filter(|(endpoint, _)| endpoints.contains(endpoint)) {
-                note(book, &mut trends, endpoint, heard, now());
+                let sends = ages.contains_key(&endpoint);
+                note(book, &mut trends, (endpoint, sends), heard, now());
             }
             *book != before
         });
@@ -135,13 +138,11 @@ async fn watch_over(
     }
 }
 
-/// Who sent packets of the tunnel lately; nobody where the kernel does not tell.
-fn heard(instance: &Instance, bpffs: &std::path::Path) -> BTreeSet<IpAddr> {
+/// Who sent packets of the tunnel, and how long ago; nobody where the kernel does not tell.
+fn ages(instance: &Instance, bpffs: &std::path::Path) -> BTreeMap<IpAddr, Duration> {
     let kernel = RunningKernel::open_read_only(instance, bpffs);
     let ages = kernel.and_then(|kernel| kernel.tunnel_seen());
-    let ages = ages.unwrap_or_default().into_iter();
-    let lately = ages.filter(|(_, age)| *age <= LATELY);
-    lately.map(|(endpoint, _)| endpoint).collect()
+    ages.unwrap_or_default()
 }
 
 /// Whether there is a host.

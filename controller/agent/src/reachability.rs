@@ -52,11 +52,10 @@ pub(crate) struct Trend {
 }
 
 impl Trend {
-    /// As far as what is known of an endpoint tells.
-    fn of(known: Option<&Reachability>) -> Self {
+    /// Of an endpoint, of which packets have come, or none yet.
+    fn new(sends: bool) -> Self {
         Self {
-            answers: false,
-            sends: known.is_some_and(|known| known.state == Reach::Unknown),
+            sends,
             ..Self::default()
         }
     }
@@ -103,18 +102,18 @@ pub struct Reachability {
 /// Endpoints by what was found of them.
 pub type Book = BTreeMap<IpAddr, Reachability>;
 
-/// Notes what was heard of an endpoint. The first reason stays, for the kernel's words change while it tries on;
+/// Notes what was heard of an endpoint; of one that is new here, also whether packets of it ever came. The first reason stays, for the kernel's words change while it tries on;
 /// and so does the time.
 pub(crate) fn note(
     book: &mut Book,
     trends: &mut BTreeMap<IpAddr, Trend>,
-    endpoint: IpAddr,
+    (endpoint, sends): (IpAddr, bool),
     heard: Heard,
     now: Seconds,
 ) {
-    let known = book.get(&endpoint);
-    let former = known.map(|known| known.state);
-    let trend = trends.entry(endpoint).or_insert_with(|| Trend::of(known));
+    let former = book.get(&endpoint).map(|known| known.state);
+    let trend = trends.entry(endpoint);
+    let trend = trend.or_insert_with(|| Trend::new(sends));
     let Some(state) = trend.turn(&heard, former) else {
         return;
     };
@@ -153,6 +152,8 @@ mod tests {
         book: Book,
         trends: BTreeMap<IpAddr, Trend>,
         now: u64,
+        /// Whether packets came before.
+        sends: bool,
     }
 
     impl Peer {
@@ -166,6 +167,7 @@ mod tests {
                     .collect(),
                 trends: BTreeMap::new(),
                 now: 0,
+                sends: false,
             }
         }
 
@@ -174,13 +176,8 @@ mod tests {
             for _ in 0..rounds {
                 self.now += 1;
                 let (book, trends) = (&mut self.book, &mut self.trends);
-                note(
-                    book,
-                    trends,
-                    Self::ENDPOINT,
-                    heard.clone(),
-                    Seconds(self.now),
-                );
+                let endpoint = (Self::ENDPOINT, self.sends);
+                note(book, trends, endpoint, heard.clone(), Seconds(self.now));
             }
             self.book.get(&Self::ENDPOINT).cloned()
         }
@@ -242,8 +239,18 @@ mod tests {
     #[test]
     fn a_restart_forgets_no_silence_that_says_nothing() {
         let unknown = found(Reach::Unknown, 0, Some("dropped"));
-        let mut peer = Peer::new(unknown.clone());
+        let mut peer = Peer {
+            sends: true,
+            ..Peer::new(unknown.clone())
+        };
         assert_eq!(peer.after(9, &nothing("dropped")), unknown);
+        // One that was just idle is none that went away.
+        let mut idle = Peer {
+            sends: true,
+            ..Peer::new(found(Reach::Reachable, 0, None))
+        };
+        let now_unknown = found(Reach::Unknown, 3, Some("dropped"));
+        assert_eq!(idle.after(9, &nothing("dropped")), now_unknown);
         let reachable = found(Reach::Reachable, 10, None);
         assert_eq!(peer.after(1, &Heard::Answer), reachable);
     }

@@ -22,6 +22,7 @@ use headgate_datapath::{
     kernel::{Kernel as _, KernelError},
     observed::Observed,
     state::Ifindex,
+    tunnel::Pods,
 };
 use headgate_kernel::{Instance, RunningKernel, interfaces, object_digest, pods::links_and_routes};
 use headgate_source::{
@@ -328,10 +329,10 @@ impl Agent {
         let reading = self.source.read();
         self.known.update(&self.source);
         let resources = Resources::new(&reading, self.node.memory());
-        let facts = match self.facts(&resources) {
-            Ok(Some(facts)) => {
+        let (facts, pods) = match self.facts(&resources) {
+            Ok(Some(known)) => {
                 changes.follow_neighbours(self.ways.neighbours.clone());
-                facts
+                known
             }
             Ok(None) => {
                 self.said.wait(&reading);
@@ -345,6 +346,7 @@ impl Agent {
         let (report, new) = self.node.turn(&Inputs {
             resources: &resources,
             facts: &facts,
+            pods: &pods,
             source: &self.config.source.to_string(),
             api_servers: &self.known.api_servers,
             reachability: &self.prober.found(),
@@ -364,8 +366,8 @@ impl Agent {
         }
     }
 
-    /// The node, with the ways to its backends; `None` while it is not known what selects this node.
-    fn facts(&mut self, resources: &Resources) -> Result<Option<NodeFacts>, KernelError> {
+    /// The node, with the ways to its backends, and its pods for direct delivery; `None` while it is not known what selects this node.
+    fn facts(&mut self, resources: &Resources) -> Result<Option<(NodeFacts, Pods)>, KernelError> {
         let Some(labels) = &self.known.labels else {
             return Ok(None);
         };
@@ -383,17 +385,23 @@ impl Agent {
         facts.here.clone_from(&self.ways.here);
         let endpoints = endpoints(&resources.snapshot, self.node.memory(), labels);
         facts.underlays = facts::underlays(&endpoints)?;
-        facts::direct_delivery(&mut facts, &resources.snapshot, self.node.memory())?;
+        let memory = self.node.memory();
+        let (stack_in_use, pods) = facts::direct_delivery(labels, &resources.snapshot, memory);
+        facts.stack_in_use = stack_in_use;
         let own = own_networks(
             &resources.snapshot,
             self.node.memory(),
             labels,
             &facts.addresses,
         );
-        facts.pods_mtu = self
+        let pods_mtu = self
             .pod_mtu
-            .of(own, &facts.interfaces, now(), links_and_routes)?;
-        Ok(Some(facts))
+            .of(own, &facts.interfaces, now(), links_and_routes);
+        facts.pods_mtu = pods_mtu.unwrap_or_else(|error| {
+            tracing::debug!("how long packets of pods are cannot be read: {error}");
+            None
+        });
+        Ok(Some((facts, pods)))
     }
 }
 

@@ -14,7 +14,8 @@ use std::{
     sync::Arc,
 };
 
-use headgate_datapath::state::DatapathState;
+use headgate_crds::LocalDelivery;
+use headgate_datapath::{state::DatapathState, tunnel::Pods};
 
 use crate::{
     adopt::{Adopted, Candidate, Version, adopt},
@@ -51,6 +52,21 @@ pub struct Compilation {
     pub peers: Vec<PeerSummary>,
     /// All tables.
     pub tables: Vec<TablesSummary>,
+}
+
+impl Compilation {
+    /// Has what comes from peers that ask for direct delivery go to these pods; where none does, there are none. Pods
+    /// come and go, and nothing is compiled anew for them.
+    pub fn deliver_to(&mut self, pods: Pods) {
+        let is_direct = |peer: &PeerSummary| {
+            let is_joined = peer.effective.is_some() && !peer.is_own;
+            is_joined && peer.local_delivery == LocalDelivery::Direct
+        };
+        let tunnel = self.state.as_mut().and_then(|state| state.tunnel.as_mut());
+        if let Some(tunnel) = tunnel.filter(|_| self.peers.iter().any(is_direct)) {
+            tunnel.pods = pods;
+        }
+    }
 }
 
 /// Compiles `snapshot` for the node.

@@ -5,10 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use headgate_datapath::{
-    state::{FailsafePeer, Ifindex},
-    tunnel::Pods,
-};
+use headgate_datapath::state::{FailsafePeer, Ifindex};
 
 /// What sort of interface, as far as attaching depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,8 +108,6 @@ pub struct NodeFacts {
     pub here: BTreeSet<IpAddr>,
     /// Ways to endpoints of peers.
     pub underlays: BTreeMap<IpAddr, Underlay>,
-    /// Its pods, where a peer asks for their places.
-    pub pods: Pods,
     /// What the stack does with packets for pods that would be passed by without it; `None` where that is nothing, or
     /// no peer asks for it.
     pub stack_in_use: Option<String>,

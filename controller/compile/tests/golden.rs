@@ -15,7 +15,7 @@ use headgate_compile::{
 use headgate_crds::{LocalDelivery, parse_cidr};
 use headgate_datapath::{
     state::{FailsafePeer, Ifindex},
-    tunnel::{LocalPod, MacAddress, Tunnel},
+    tunnel::Tunnel,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -58,9 +58,6 @@ struct Facts {
     pods_mtu: Option<u32>,
     #[serde(default)]
     vxlan_ports: BTreeMap<u16, String>,
-    /// Numbers of the node's ends of veth pairs, by pod.
-    #[serde(default)]
-    pods: BTreeMap<IpAddr, u32>,
     #[serde(default)]
     stack_in_use: Option<String>,
 }
@@ -130,7 +127,6 @@ impl Facts {
                 .collect(),
             pods_mtu: self.pods_mtu,
             vxlan_ports: self.vxlan_ports,
-            pods: self.pods.into_iter().map(pod).collect(),
             stack_in_use: self.stack_in_use,
         }
     }
@@ -164,12 +160,6 @@ fn over((address, local): (IpAddr, Option<IpAddr>)) -> (IpAddr, NextHop) {
         ..next_hop((address, 0)).1
     };
     (address, hop)
-}
-
-fn pod((address, ifindex): (IpAddr, u32)) -> (IpAddr, LocalPod) {
-    let mac = MacAddress([2, 0, 0, 0, 1, ifindex as u8]);
-    let ifindex = Ifindex(ifindex);
-    (address, LocalPod { ifindex, mac })
 }
 
 fn underlay(
@@ -415,13 +405,6 @@ fn render_tunnel(tunnel: &Tunnel, text: &mut String) -> std::fmt::Result {
             prefix.length,
             route.gateway,
             words(route.source)
-        )?;
-    }
-    for (address, pod) in &tunnel.pods {
-        writeln!(
-            text,
-            "  pod {address} by interface {} at {}",
-            pod.ifindex.0, pod.mac
         )?;
     }
     Ok(())

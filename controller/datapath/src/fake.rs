@@ -256,6 +256,11 @@ impl FakeKernel {
             *tunnel = ObservedTunnel::default();
             return Ok(());
         }
+        if let Step::SetTunnelPods { pods, gone } = step {
+            tunnel.pods.retain(|address, _| !gone.contains(address));
+            tunnel.pods.extend(pods);
+            return Ok(());
+        }
         let Some(device) = &mut tunnel.device else {
             return Err(Self::refuse("there is no device"));
         };
@@ -266,10 +271,6 @@ impl FakeKernel {
                 tunnel.neighbours.clear();
             }
             Step::RaiseTunnel => device.is_up = true,
-            Step::SetTunnelPods { pods, gone } => {
-                tunnel.pods.retain(|address, _| !gone.contains(address));
-                tunnel.pods.extend(pods);
-            }
             Step::AttachTunnel => tunnel.programs = self.object,
             Step::SetTunnelRoutes { .. } if !device.is_up => {
                 return Err(Self::refuse("the device is down"));

@@ -104,20 +104,27 @@ pub struct Outcome {
 }
 
 /// Carries out `plan` step by step. A step that fails ends the plan, but for those that concern one
-/// port or services alone: what one of these lacks must hold up no policy.
+/// port or services alone: what one of these lacks must hold up no policy. One of the tunnel or of plain routes
+/// to peers holds up only what [`Step::waits_for`] it.
 pub fn carry_out(
     kernel: &mut dyn Kernel,
     plan: Plan,
     blocks: &BTreeMap<Digest, Block>,
 ) -> Vec<Outcome> {
-    let mut outcomes = Vec::with_capacity(plan.steps.len());
+    let mut outcomes: Vec<Outcome> = Vec::with_capacity(plan.steps.len());
+    let mut failed: Vec<usize> = Vec::new();
     for step in plan.steps {
-        let result = kernel.apply(&step, blocks);
-        let ends = result.is_err() && !step.fails_alone();
-        outcomes.push(Outcome { step, result });
-        if ends {
-            break;
+        if failed
+            .iter()
+            .any(|place| step.waits_for(&outcomes[*place].step))
+        {
+            continue;
         }
+        let result = kernel.apply(&step, blocks);
+        if result.is_err() && !step.fails_alone() {
+            failed.push(outcomes.len());
+        }
+        outcomes.push(Outcome { step, result });
     }
     outcomes
 }

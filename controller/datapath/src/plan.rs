@@ -337,6 +337,19 @@ impl Step {
 }
 
 impl Step {
+    /// Whether it is left out where `failed`, a step before it, has failed.
+    #[must_use]
+    pub fn waits_for(&self, failed: &Self) -> bool {
+        if failed.is_of_tunnel() {
+            return self.is_of_tunnel();
+        }
+        if failed.is_of_native() {
+            // A plain route that could not be set was to take the place of one of these.
+            return matches!(self, Self::RemoveTunnelRoutes { .. } | Self::RemoveTunnel);
+        }
+        true
+    }
+
     /// Whether it concerns plain routes to peers alone.
     #[must_use]
     pub fn is_of_native(&self) -> bool {

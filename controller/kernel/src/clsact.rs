@@ -62,7 +62,10 @@ pub(crate) fn set(
     message.attributes.push(TcAttribute::Options(options));
     let request = RouteNetlinkMessage::NewTrafficFilter(message);
     match conversation.ask(request, NLM_F_CREATE) {
-        Ok(_) => Ok(()),
+        Ok(_) => match first_program_id(ifindex, side).asked(asked)? {
+            Some(_) => Ok(()),
+            None => Err(taken(interface, side, "another filter before ours")),
+        },
         Err(error) if absent(&error) => Err(lacking("CONFIG_NET_CLS_BPF, module cls_bpf")),
         // Filters of one priority are of one kind and protocol.
         Err(error)
@@ -83,7 +86,26 @@ pub(crate) fn remove(ifindex: Ifindex, side: Side) -> io::Result<()> {
     }
 }
 
-/// The program in our place, where packets meet it.
+/// The program in our place, where packets meet it before those of all other filters: what comes first may let them
+/// pass. Filters of others that cannot be read are not looked at.
+pub(crate) fn first_program_id(ifindex: Ifindex, side: Side) -> io::Result<Option<u32>> {
+    let Some(id) = program_id(ifindex, side)? else {
+        return Ok(None);
+    };
+    let Ok(filters) = filters(ifindex, side) else {
+        return Ok(Some(id));
+    };
+    // In the order in which packets meet them, each kind's beginning apart, which has no handle.
+    let mut filters = filters
+        .iter()
+        .filter(|filter| filter.header.handle != 0.into());
+    let is_first = filters
+        .next()
+        .is_some_and(|first| program_of(first) == Some(id));
+    Ok(is_first.then_some(id))
+}
+
+/// The program in our place.
 pub(crate) fn program_id(ifindex: Ifindex, side: Side) -> io::Result<Option<u32>> {
     let request = RouteNetlinkMessage::GetTrafficFilter(ours(ifindex, side));
     match Conversation::open()?.ask(request, 0) {
@@ -184,9 +206,9 @@ fn is_priority_taken(ifindex: Ifindex, side: Side) -> bool {
     filters(ifindex, side).is_ok_and(|filters| filters.iter().any(is_first))
 }
 
-/// No such filter, nothing that filters could hang from, or no such interface.
+/// No such filter, nothing that filters could hang from, no such interface, or a kernel without filters.
 fn is_nothing(error: &io::Error) -> bool {
-    let nothing = [libc::ENOENT, libc::EINVAL, libc::ENODEV];
+    let nothing = [libc::ENOENT, libc::EINVAL, libc::ENODEV, libc::EOPNOTSUPP];
     error
         .raw_os_error()
         .is_some_and(|errno| nothing.contains(&errno))

@@ -27,6 +27,10 @@ const NAME: u16 = 3;
 const HOOK: u16 = 4;
 const HOOK_NUMBER: u16 = 1;
 
+/// In that too, of hooks at devices: `NFTA_HOOK_DEV`, and `NFTA_HOOK_DEVS` with a `NFTA_DEVICE_NAME` each.
+const DEVICE: u16 = 3;
+const DEVICES: u16 = 4;
+
 /// `NFPROTO_*`.
 const INET: u8 = 1;
 const IPV4: u8 = 2;
@@ -41,18 +45,24 @@ pub(crate) struct BaseChain {
     table: String,
     name: String,
     hook: u32,
+    devices: Vec<String>,
 }
 
 impl BaseChain {
-    /// Whether packets from an interface to a pod of the node come through it: forwarded ones, those that a bridge
-    /// sends on for the node, and what leaves by an interface.
-    pub(crate) fn sees_pods(&self) -> bool {
+    /// Whether packets from the interface `from` to a pod of the node come through it: what comes by that, forwarded
+    /// ones, those that a bridge sends on for the node, and what leaves by an interface.
+    pub(crate) fn sees_pods(&self, from: &str) -> bool {
         const PREROUTING: u32 = 0;
         const FORWARD: u32 = 2;
         const OUTPUT: u32 = 3;
         const POSTROUTING: u32 = 4;
+        const INET_INGRESS: u32 = 5;
+        const NETDEV_INGRESS: u32 = 0;
         const NETDEV_EGRESS: u32 = 1;
+        let is_there = || self.devices.iter().any(|device| device == from);
         match self.family {
+            INET if self.hook == INET_INGRESS => is_there(),
+            NETDEV if self.hook == NETDEV_INGRESS => is_there(),
             INET | IPV4 | IPV6 => matches!(self.hook, PREROUTING | FORWARD | POSTROUTING),
             BRIDGE => matches!(self.hook, OUTPUT | POSTROUTING),
             NETDEV => self.hook == NETDEV_EGRESS,
@@ -78,7 +88,10 @@ impl fmt::Display for BaseChain {
 
 /// All chains at hooks, of this network namespace. None where the kernel has no nftables.
 pub(crate) fn base_chains() -> io::Result<Vec<BaseChain>> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    let mut socket = match Socket::new(NETLINK_NETFILTER) {
+        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(Vec::new()),
+        socket => socket?,
+    };
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.send(&request(), 0)?;
@@ -122,11 +135,15 @@ fn refused(payload: &[u8]) -> Option<io::Error> {
 fn chain(payload: &[u8]) -> Option<BaseChain> {
     let (generic, attributes) = payload.split_at_checked(GENERIC)?;
     let (mut table, mut name, mut hook) = (String::new(), String::new(), None);
+    let mut devices = Vec::new();
     for (kind, value) in of(attributes) {
         match kind {
             TABLE => table = text(value),
             NAME => name = text(value),
-            HOOK => hook = of(value).find_map(|(kind, value)| number(kind, value)),
+            HOOK => {
+                hook = of(value).find_map(|(kind, value)| number(kind, value));
+                devices.extend(of(value).flat_map(|(kind, value)| names(kind, value)));
+            }
             _ => {}
         }
     }
@@ -135,7 +152,16 @@ fn chain(payload: &[u8]) -> Option<BaseChain> {
         table,
         name,
         hook: hook?,
+        devices,
     })
+}
+
+fn names(kind: u16, value: &[u8]) -> Vec<String> {
+    match kind {
+        DEVICE => vec![text(value)],
+        DEVICES => of(value).map(|(_, name)| text(name)).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn of(attributes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {

@@ -15,7 +15,7 @@ use headgate_datapath::{
     failsafe::Prefix,
     native::NativeRoutes,
     state::{Block, DatapathState},
-    tunnel::{DEVICE, MacAddress, Neighbours, Routes, Tunnel, TunnelDevice, TunnelRoute},
+    tunnel::{DEVICE, MacAddress, Neighbours, Pods, Routes, Tunnel, TunnelDevice, TunnelRoute},
 };
 
 use self::{
@@ -336,8 +336,6 @@ impl Compiler<'_> {
                 }
             })
             .collect();
-        let is_direct = remotes.iter().any(|remote| remote.is_direct);
-        let pods = is_direct.then(|| self.node.pods.clone());
         // Nobody sends from these through the tunnel either.
         let elsewhere: Vec<IpNet> = own.networks.iter().copied().chain(plain).collect();
         let block = tables(&remotes, &elsewhere, port)?;
@@ -348,7 +346,7 @@ impl Compiler<'_> {
             tables: block.digest(),
             neighbours,
             routes,
-            pods: pods.unwrap_or_default(),
+            pods: Pods::new(),
         };
         Ok(Some((tunnel, block)))
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::Planner;
-use crate::{failsafe::Prefix, plan::Step};
+use crate::{failsafe::Prefix, plan::Step, tunnel::Pods};
 
 impl Planner<'_> {
     pub(super) fn tunnel(&mut self) {
@@ -15,6 +15,7 @@ impl Planner<'_> {
             self.remove_tunnel();
             return;
         };
+        self.set_pods(&wanted.pods);
         let found = observed
             .device
             .filter(|f| f.device.port == wanted.device.port);
@@ -41,13 +42,6 @@ impl Planner<'_> {
         if found.is_none() || observed.programs != Some(self.object) {
             self.steps.push(Step::AttachTunnel);
         }
-        let pods = lacking(&wanted.pods, Some(&observed.pods));
-        let gone = observed.pods.keys();
-        let gone = gone.filter(|address| !wanted.pods.contains_key(address));
-        let gone: BTreeSet<IpAddr> = gone.copied().collect();
-        if !pods.is_empty() || !gone.is_empty() {
-            self.steps.push(Step::SetTunnelPods { pods, gone });
-        }
         if !keeps_routes {
             self.steps.push(Step::RaiseTunnel);
         }
@@ -62,6 +56,18 @@ impl Planner<'_> {
             let stale = observed.neighbours.keys();
             let stale = stale.filter(|address| !wanted.neighbours.contains_key(address));
             self.remove_tunnel_routes(BTreeSet::new(), stale.copied().collect());
+        }
+    }
+
+    /// Comes before all that may be refused: what is given to a pod that is gone is lost.
+    fn set_pods(&mut self, wanted: &Pods) {
+        let present = &self.observed.tunnel.pods;
+        let pods = lacking(wanted, Some(present));
+        let gone = present.keys();
+        let gone = gone.filter(|address| !wanted.contains_key(address));
+        let gone: BTreeSet<IpAddr> = gone.copied().collect();
+        if !pods.is_empty() || !gone.is_empty() {
+            self.steps.push(Step::SetTunnelPods { pods, gone });
         }
     }
 

@@ -72,8 +72,11 @@ pub(super) fn detach(pins: &Pins) -> Result<(), KernelError> {
 pub(super) fn found(pins: &Pins, device: Ifindex) -> Result<Vec<(Side, Digest, u32)>, KernelError> {
     let known = known(pins)?;
     let mut found = Vec::new();
+    if known.is_empty() {
+        return Ok(found);
+    }
     for side in [Side::In, Side::Out] {
-        let there = clsact::program_id(device, side)
+        let there = clsact::first_program_id(device, side)
             .asked(|| format!("reading the program at {DEVICE}, {side}"))?;
         let object = there.and_then(|id| Some((id, *known.get(&(side, id))?)));
         found.extend(object.map(|(id, object)| (side, object, id)));

@@ -7,7 +7,7 @@ use std::{
 
 use headgate_datapath::{
     kernel::KernelError,
-    pods::Place,
+    pods::{Neighbourhood, Place, Way},
     state::Ifindex,
     tunnel::{LocalPod, MacAddress, Pods},
 };
@@ -19,26 +19,35 @@ use crate::{
     bpf::Map,
     clsact,
     error::{Asked, absent},
-    netlink::links,
+    netlink::{Conversation, links},
+    next_hops,
     pins::Side,
     pods::{AttachedProgram, neighbourhood, programs},
 };
 
+/// A pod, and the interface that the node's route to it leads to: its own, or a bridge.
+struct Candidate {
+    pod: LocalPod,
+    by: Ifindex,
+}
+
 /// Pods behind veth pairs of this node that packets can be given to without the node's stack: their places and
-/// link-layer addresses are known, and nothing at the node's end of the pair acts on what goes to them, neither programs
-/// nor filters of `tc` nor a queueing discipline.
+/// link-layer addresses are known, the node's routes lead there, and nothing on the way acts on what goes to them, at the
+/// node's end of the pair or at the bridge before it, neither programs nor filters of `tc` nor a queueing discipline.
 ///
 /// # Errors
 /// Where the kernel does not answer.
 pub fn reachable_directly() -> Result<Pods, KernelError> {
-    let known = headgate_datapath::pods::pods(&neighbourhood()?);
-    let known: BTreeMap<IpAddr, Place> = known
-        .into_iter()
-        .filter_map(|(address, place)| Some((address, place.ok()?)))
+    let around = neighbourhood()?;
+    let known = headgate_datapath::pods::pods(&around).into_iter();
+    let known: BTreeMap<IpAddr, Candidate> = known
+        .filter_map(|(address, place)| Some((address, candidate(&around, &place.ok()?)?)))
         .collect();
-    let interfaces = known.values();
-    let interfaces: BTreeMap<Ifindex, String> = interfaces
-        .map(|place| (place.ifindex, place.interface.clone()))
+    let on_the_way = known
+        .values()
+        .flat_map(|known| [known.pod.ifindex, known.by]);
+    let interfaces: BTreeMap<Ifindex, String> = on_the_way
+        .filter_map(|ifindex| Some((ifindex, around.links.get(&ifindex)?.name.clone())))
         .collect();
     let acting = programs(&interfaces)?;
     let mut shaped = shaped()?;
@@ -52,14 +61,32 @@ pub fn reachable_directly() -> Result<Pods, KernelError> {
         let mut programs = acting.get(ifindex).into_iter().flatten();
         !shaped.contains(ifindex) && !programs.any(AttachedProgram::is_at_egress)
     };
-    let local = known.into_iter().filter_map(|(address, place)| {
-        let pod = LocalPod {
-            ifindex: place.ifindex,
-            mac: place.mac?,
-        };
-        is_free(&pod.ifindex).then_some((address, pod))
+    let mut conversation = Conversation::open().asked(|| "opening netlink".to_owned())?;
+    let mut leads_there = |address: IpAddr, by: Ifindex| {
+        // Also where that is by a gateway, or forbidden.
+        let route = next_hops::route(&mut conversation, address);
+        route.is_some_and(|route| route.ifindex == by && route.neighbour == address)
+    };
+    let local = known.into_iter().filter(|(address, known)| {
+        is_free(&known.pod.ifindex) && is_free(&known.by) && leads_there(*address, known.by)
     });
+    let local = local.map(|(address, known)| (address, known.pod));
     Ok(local.take(MAX_PODS as usize).collect())
+}
+
+fn candidate(around: &Neighbourhood, place: &Place) -> Option<Candidate> {
+    let by = match &place.way {
+        Way::PointToPoint => place.ifindex,
+        Way::Bridge(name) => {
+            let mut links = around.links.iter();
+            *links.find(|(_, link)| link.name == *name)?.0
+        }
+    };
+    let pod = LocalPod {
+        ifindex: place.ifindex,
+        mac: place.mac?,
+    };
+    Some(Candidate { pod, by })
 }
 
 /// Interfaces with a queueing discipline of somebody's: virtual ones have none by themselves.

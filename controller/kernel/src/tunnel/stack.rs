@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-use headgate_datapath::kernel::KernelError;
+use headgate_datapath::{kernel::KernelError, tunnel::DEVICE};
 
 use crate::{error::Asked, nftables};
 
@@ -24,7 +24,7 @@ const TITLES: usize = 3;
 /// Where the kernel does not answer.
 pub fn stack_in_use() -> Result<Option<String>, KernelError> {
     let chains = nftables::base_chains().asked(|| "reading the chains of nftables".to_owned())?;
-    if let Some(chain) = chains.iter().find(|chain| chain.sees_pods()) {
+    if let Some(chain) = chains.iter().find(|chain| chain.sees_pods(DEVICE)) {
         return Ok(Some(format!("this node has {chain}")));
     }
     for (name, path) in IPTABLES {

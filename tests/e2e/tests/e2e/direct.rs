@@ -124,6 +124,7 @@ fn by_the_stack() {
         "add chain ip theirs nat { type nat hook prerouting priority dstnat; }",
         "add chain ip theirs nat { type filter hook forward priority 0; }",
         "add table bridge theirs; add chain bridge theirs nat { type filter hook output priority 0; }",
+        "add table netdev theirs; add chain netdev theirs nat { type filter hook ingress device headgate_vxlan priority 0; }",
     ] {
         nft(chain);
         let told = || node.status()["findings"].to_string();
@@ -133,11 +134,9 @@ fn by_the_stack() {
         for stream in &mut held {
             assert_eq!(ask(stream).expect("an answer"), 2, "{chain}");
         }
-        let family = if chain.contains("bridge") {
-            "bridge"
-        } else {
-            "ip"
-        };
+        let mut families = ["bridge", "netdev"].into_iter();
+        let family = families.find(|family| chain.contains(family));
+        let family = family.unwrap_or("ip");
         nft(&format!("delete chain {family} theirs nat"));
         wait_for(SOON, "it is gone", || !told().contains("StackInUse"));
         wait_for(SOON, "packets go directly again", || {

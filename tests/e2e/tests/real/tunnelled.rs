@@ -144,7 +144,14 @@ impl<'a> Joined<'a> {
     fn ask_for_direct_delivery(&self) {
         let direct = r#"{"spec": {"localDelivery": "Direct"}}"#;
         for node in &self.0.nodes {
-            let patch = ["patch", "tunnelpeer", &node.name, "--type=merge", "-p", direct];
+            let patch = [
+                "patch",
+                "tunnelpeer",
+                &node.name,
+                "--type=merge",
+                "-p",
+                direct,
+            ];
             self.0.run(&patch);
         }
         for node in &self.0.nodes {

@@ -131,8 +131,10 @@ fn compiled(directory: &Path, node: &NodeFacts, memory: &Memory) -> Result<Compi
     if !own.is_empty() {
         node.pods_mtu = largest_mtu(&links_and_routes()?, &own);
     }
-    facts::direct_delivery(&mut node, &resources.snapshot, memory)?;
+    let (stack_in_use, pods) = facts::direct_delivery(&node.labels, &resources.snapshot, memory);
+    node.stack_in_use = stack_in_use;
     let mut compilation = compile(&resources.snapshot, &node, memory, now());
+    compilation.deliver_to(pods);
     compilation.findings.extend(resources.left_aside);
     Ok(compilation)
 }
