@@ -37,7 +37,7 @@ use headgate_layout::maps;
 use crate::{
     failsafe::{self, FailsafeError},
     observed::{Attached, AttachedEgress, Observed, Slot},
-    plan::{BlockOrigin, Plan, Step},
+    plan::{BlockOrigin, Plan, Step, StepKind},
     state::{Attachment, Capacity, DatapathState, Digest, PortIndex},
 };
 
@@ -76,6 +76,7 @@ pub fn diff(
     planner.set_native();
     planner.tunnel();
     planner.remove_native();
+    planner.forget_former_layouts();
     Ok(Plan {
         steps: planner.steps,
     })
@@ -109,6 +110,22 @@ struct Sizes {
 }
 
 impl<'a> Planner<'a> {
+    /// A turn after all that is wanted stands: until then their programs do the work of ours.
+    fn forget_former_layouts(&mut self) {
+        let attaches = |step: &Step| {
+            let kinds = [
+                StepKind::Attach,
+                StepKind::AttachEgress,
+                StepKind::AttachOverlay,
+                StepKind::AttachTunnel,
+            ];
+            kinds.contains(&step.kind())
+        };
+        if self.observed.former_layouts && !self.steps.iter().any(attaches) {
+            self.steps.push(Step::ForgetFormerLayouts);
+        }
+    }
+
     fn new(
         observed: &'a Observed,
         wanted: &'a DatapathState,

@@ -363,6 +363,7 @@ impl FakeKernel {
                 };
                 self.state.overlay.insert(*ifindex, attached);
             }
+            Step::ForgetFormerLayouts => self.state.former_layouts = false,
             Step::DetachOverlay(ifindex) => {
                 self.state.overlay.remove(ifindex);
             }

@@ -90,6 +90,8 @@ pub struct Observed {
     pub native: ObservedNative,
     /// Packets that each port's program ever passed because it found no tables.
     pub unjudged: BTreeMap<PortIndex, u64>,
+    /// Whether an agent of another layout version has left anything.
+    pub former_layouts: bool,
 }
 
 impl Observed {

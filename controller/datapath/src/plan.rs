@@ -133,6 +133,8 @@ pub enum Step {
     },
     /// Take the program for overlays off the interface.
     DetachOverlay(Ifindex),
+    /// Take off what agents of other layout versions have left, and forget it. What is wanted has replaced theirs.
+    ForgetFormerLayouts,
     /// Set the tunnel's device down, which takes its routes and neighbours away.
     LowerTunnel,
     /// Make the tunnel's device, down, or bring it to this shape. One with another port is made anew, and
@@ -212,6 +214,7 @@ pub enum StepKind {
     DetachEgress,
     AttachOverlay,
     DetachOverlay,
+    ForgetFormerLayouts,
     LowerTunnel,
     MakeTunnelDevice,
     WriteTunnel,
@@ -227,7 +230,7 @@ pub enum StepKind {
 
 impl StepKind {
     /// All kinds.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::Prepare,
         Self::AddFailsafe,
         Self::RemoveFailsafe,
@@ -252,6 +255,7 @@ impl StepKind {
         Self::DetachEgress,
         Self::AttachOverlay,
         Self::DetachOverlay,
+        Self::ForgetFormerLayouts,
         Self::LowerTunnel,
         Self::MakeTunnelDevice,
         Self::WriteTunnel,
@@ -295,6 +299,7 @@ impl Step {
             Self::DetachEgress(_) => StepKind::DetachEgress,
             Self::AttachOverlay { .. } => StepKind::AttachOverlay,
             Self::DetachOverlay(_) => StepKind::DetachOverlay,
+            Self::ForgetFormerLayouts => StepKind::ForgetFormerLayouts,
             Self::LowerTunnel => StepKind::LowerTunnel,
             Self::MakeTunnelDevice(_) => StepKind::MakeTunnelDevice,
             Self::WriteTunnel(_) => StepKind::WriteTunnel,
@@ -445,6 +450,9 @@ impl fmt::Display for Step {
                 "detach the program for overlays from interface {}",
                 ifindex.0
             ),
+            Self::ForgetFormerLayouts => {
+                write!(f, "take off what agents of other layouts have left")
+            }
             Self::LowerTunnel => write!(f, "set {DEVICE} down"),
             Self::MakeTunnelDevice(device) => write!(
                 f,

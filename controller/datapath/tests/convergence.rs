@@ -389,6 +389,30 @@ fn replies_are_restored_as_long_as_there_are_flows() {
 }
 
 #[test]
+fn what_another_layout_left_goes_when_all_that_is_wanted_stands() {
+    let mut kernel = FakeKernel::new(object());
+    kernel.state.former_layouts = true;
+    let wanted = state(&[(0, 1, 300)]);
+    let kinds = |kernel: &FakeKernel, wanted: &DatapathState| -> Vec<StepKind> {
+        let plan = diff(&kernel.state, wanted, object()).expect("a plan");
+        plan.steps.iter().map(Step::kind).collect()
+    };
+    let first = kinds(&kernel, &wanted);
+    assert!(first.contains(&StepKind::Attach), "{first:?}");
+    assert!(!first.contains(&StepKind::ForgetFormerLayouts), "{first:?}");
+    let plan = diff(&kernel.state, &wanted, object()).expect("a plan");
+    for outcome in carry_out(&mut kernel, plan, &wanted.blocks) {
+        outcome.result.expect("carried out");
+    }
+    assert!(kernel.state.former_layouts);
+    kernel.converge(&wanted);
+    assert!(!kernel.state.former_layouts);
+    kernel.state.former_layouts = true;
+    let nothing = DatapathState::default();
+    assert!(kinds(&kernel, &nothing).contains(&StepKind::ForgetFormerLayouts));
+}
+
+#[test]
 fn no_resources_leave_nothing() {
     let mut kernel = FakeKernel::new(object());
     kernel.converge(&state(&[(0, 1, 300), (1, 2, 1 << 20)]));

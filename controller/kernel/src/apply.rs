@@ -22,6 +22,7 @@ use crate::{
     failsafe::Failsafe,
     flows,
     grace::GracePeriod,
+    layouts,
     observe::{entry_ids, observe, open_outer},
     overlay,
     pins::unpin,
@@ -92,6 +93,7 @@ impl Kernel for RunningKernel {
                 overlay::attach(&self.pins, interface, *ifindex)?;
             }
             Step::DetachOverlay(ifindex) => overlay::detach(&self.pins, *ifindex)?,
+            Step::ForgetFormerLayouts => layouts::forget(&self.pins)?,
             Step::RemoveFlows => flows::remove(&Shared::required(&self.pins)?.flows)?,
             Step::Flip(slot) => {
                 self.settled = false;

@@ -1,6 +1,6 @@
 //! Programs on interfaces.
 
-use std::io;
+use std::{fs, io, path::Path};
 
 use headgate_datapath::{
     kernel::{Applied, KernelError},
@@ -10,9 +10,10 @@ use headgate_datapath::{
 use crate::{
     bpf::{Link, Program},
     error::{Asked, absent, errno_text, if_present},
+    layouts::links_at,
     netlink,
     object::{load, object_digest},
-    pins::{Pins, ProgramPin, unpin},
+    pins::{LINKS, Pins, ProgramPin, unpin},
 };
 
 /// Where to attach and how.
@@ -47,6 +48,9 @@ impl<'a> Target<'a> {
 /// with this process: until it is pinned, a link lives as long as its descriptor.
 pub(crate) fn attach(pins: &Pins, target: &Target<'_>) -> Result<Applied, KernelError> {
     let program = load(pins, target.port, target.capacity)?;
+    if let Some(former) = links_at(pins, LINKS, "", target.ifindex)?.first() {
+        return take_over(pins, target, former, &program);
+    }
     let (link, applied) = create(target, &program)?;
     let pinned = pin_program(pins, target.port, target.capacity, &program).and_then(|()| {
         let path = pins.link(target.port);
@@ -61,6 +65,33 @@ pub(crate) fn attach(pins: &Pins, target: &Target<'_>) -> Result<Applied, Kernel
         return Err(error);
     }
     Ok(applied)
+}
+
+/// Puts `program` behind a link that an agent of another layout has left, in the mode that it is in. As for [`replace`],
+/// the link goes first.
+fn take_over(
+    pins: &Pins,
+    target: &Target<'_>,
+    former: &Path,
+    program: &Program,
+) -> Result<Applied, KernelError> {
+    let asked = || {
+        format!(
+            "replacing the program of another layout on {}",
+            target.interface
+        )
+    };
+    let link = Link::pinned(former).asked(asked)?;
+    let old = Program::by_id(link.info().asked(asked)?.program_id).asked(asked)?;
+    link.replace(&old, program).asked(asked)?;
+    pin_program(pins, target.port, target.capacity, program)?;
+    fs::rename(former, pins.link(target.port)).asked(asked)?;
+    let modes = netlink::xdp_programs()?;
+    let mode = modes.get(&target.ifindex).and_then(|found| found.first());
+    Ok(Applied::Attached {
+        mode: mode.map_or(AttachedMode::Generic, |(_, mode)| *mode),
+        refusal: None,
+    })
 }
 
 /// Native first where it may be; what the driver answers otherwise is told with the outcome.

@@ -11,9 +11,10 @@ use headgate_datapath::{
 use crate::{
     bpf::{Link, Place, Program},
     error::{Asked, if_present},
+    layouts::links_at,
     netlink,
     object::{load_egress, object_digest},
-    pins::{Pins, Side},
+    pins::{EGRESSES, Pins, Side},
     shared::Shared,
     tcx::{put, remove},
 };
@@ -28,7 +29,10 @@ pub(crate) fn attach(
     pins.make()?;
     let new = load_egress(pins)?;
     let formers = pinned(pins, port)?.into_iter();
-    let formers: Vec<_> = formers.map(|object| pins.egress(port, object)).collect();
+    let formers = formers.map(|object| pins.egress(port, object));
+    let formers: Vec<_> = formers
+        .chain(links_at(pins, EGRESSES, "", ifindex)?)
+        .collect();
     let path = pins.egress(port, object_digest());
     put(
         &new,

@@ -15,6 +15,7 @@ mod features;
 mod flows;
 mod grace;
 pub mod interfaces;
+mod layouts;
 mod local_ports;
 pub mod monitor;
 mod netlink;

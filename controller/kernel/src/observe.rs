@@ -18,7 +18,7 @@ use crate::{
     counters, egress,
     error::{Asked, absent, if_present},
     failsafe::Failsafe,
-    flows, netlink, overlay,
+    flows, layouts, netlink, overlay,
     pins::Pins,
     ring_blocks,
     shared::Shared,
@@ -39,6 +39,7 @@ pub(crate) fn observe(
         let links = links(pins, None, &BTreeMap::new())?;
         return Ok(Observed {
             links,
+            former_layouts: layouts::are_left(pins)?,
             ..Observed::default()
         });
     };
@@ -48,6 +49,7 @@ pub(crate) fn observe(
         settled,
         failsafe: Failsafe::of(&shared).peers()?,
         flows: flows::table(&shared.flows)?.is_some(),
+        former_layouts: layouts::are_left(pins)?,
         ..Observed::default()
     };
     let mut outer_maps = BTreeMap::new();

@@ -12,9 +12,10 @@ use headgate_datapath::{
 use crate::{
     bpf::{Link, Place, Program},
     error::{Asked, if_present},
+    layouts::links_at,
     netlink,
     object::{load_overlay, object_digest},
-    pins::{Pins, Side},
+    pins::{OVERLAYS, Pins, Side},
     shared::Shared,
     tcx::{put, remove},
 };
@@ -26,6 +27,7 @@ pub(crate) fn attach(pins: &Pins, interface: &str, ifindex: Ifindex) -> Result<(
     let formers = pinned(pins, ifindex)?.into_iter();
     let formers: Vec<_> = formers
         .map(|object| pins.overlay(ifindex, object))
+        .chain(links_at(pins, OVERLAYS, "", ifindex)?)
         .collect();
     let path = pins.overlay(ifindex, object_digest());
     put(

@@ -43,16 +43,22 @@ pub struct Instance {
 
 /// Folders of one layout version, those with links first.
 const FOLDERS: [&str; 6] = [
-    "links",
-    "egress",
-    "overlay",
-    "tunnel",
-    "classifiers",
+    LINKS,
+    EGRESSES,
+    OVERLAYS,
+    TUNNEL_LINKS,
+    CLASSIFIERS,
     "programs",
 ];
 
-/// The folders of one layout version that hold links.
-pub(crate) const LINK_FOLDERS: [&str; 3] = ["links", "egress", "overlay"];
+/// The folders of one layout version that hold links, those at the tunnel's device apart.
+pub(crate) const LINK_FOLDERS: [&str; 3] = [LINKS, EGRESSES, OVERLAYS];
+
+pub(crate) const LINKS: &str = "links";
+pub(crate) const EGRESSES: &str = "egress";
+pub(crate) const OVERLAYS: &str = "overlay";
+pub(crate) const TUNNEL_LINKS: &str = "tunnel";
+pub(crate) const CLASSIFIERS: &str = "classifiers";
 
 /// The pins of one instance.
 #[derive(Clone, Debug)]
@@ -119,6 +125,17 @@ impl Pins {
         Metrics::of(&name.to_string_lossy())
     }
 
+    /// Folders of other layout versions, which agents of them have left.
+    pub(crate) fn other_layouts(&self) -> Result<Vec<PathBuf>, KernelError> {
+        let is_layout = |name: &String| {
+            let number = name.strip_prefix('v');
+            number.is_some_and(|number| number.parse::<u32>().is_ok())
+        };
+        let names = names_in(&self.instance)?.into_iter().filter(is_layout);
+        let folders = names.map(|name| self.instance.join(name));
+        Ok(folders.filter(|folder| *folder != self.root).collect())
+    }
+
     /// The folder of our layout version.
     pub(crate) fn root(&self) -> &Path {
         &self.root
@@ -133,9 +150,7 @@ impl Pins {
     }
 
     pub(crate) fn link(&self, port: PortIndex) -> PathBuf {
-        self.root
-            .join("links")
-            .join(format!("port{}", port.number()))
+        self.root.join(LINKS).join(format!("port{}", port.number()))
     }
 
     pub(crate) fn program(&self, pin: &ProgramPin) -> PathBuf {
@@ -145,12 +160,12 @@ impl Pins {
     /// The link at the egress, with a program of `object`.
     pub(crate) fn egress(&self, port: PortIndex, object: Digest) -> PathBuf {
         let name = format!("port{}-{object}", port.number());
-        self.root.join("egress").join(name)
+        self.root.join(EGRESSES).join(name)
     }
 
     /// Links at the egress, with the objects of their programs.
     pub(crate) fn egresses(&self) -> Result<Vec<(PortIndex, Digest)>, KernelError> {
-        let names = names_in(&self.root.join("egress"))?;
+        let names = names_in(&self.root.join(EGRESSES))?;
         let parse = |name: &String| {
             let (port, object) = name.split_once('-')?;
             Some((port_of(port)?, object.parse().ok()?))
@@ -161,12 +176,12 @@ impl Pins {
     /// The link of the program for overlays, of `object`, at an interface.
     pub(crate) fn overlay(&self, ifindex: Ifindex, object: Digest) -> PathBuf {
         let name = format!("interface{}-{object}", ifindex.0);
-        self.root.join("overlay").join(name)
+        self.root.join(OVERLAYS).join(name)
     }
 
     /// Links of the program for overlays, with the objects that it is from.
     pub(crate) fn overlays(&self) -> Result<Vec<(Ifindex, Digest)>, KernelError> {
-        let names = names_in(&self.root.join("overlay"))?;
+        let names = names_in(&self.root.join(OVERLAYS))?;
         let parse = |name: &String| {
             let (interface, object) = name.split_once('-')?;
             let number = interface.strip_prefix("interface")?.parse().ok()?;
@@ -177,23 +192,24 @@ impl Pins {
 
     /// The link at one side of the tunnel's device, with a program of `object`.
     pub(crate) fn tunnel(&self, side: Side, object: Digest) -> PathBuf {
-        self.root.join("tunnel").join(format!("{side}-{object}"))
+        let name = format!("{side}-{object}");
+        self.root.join(TUNNEL_LINKS).join(name)
     }
 
     /// Links at the tunnel's device, with the objects of their programs.
     pub(crate) fn tunnels(&self) -> Result<Vec<(Side, Digest)>, KernelError> {
-        self.sides("tunnel")
+        self.sides(TUNNEL_LINKS)
     }
 
     /// The program of `object` for one side of the tunnel's device, by clsact.
     pub(crate) fn classifier(&self, side: Side, object: Digest) -> PathBuf {
         let name = format!("{side}-{object}");
-        self.root.join("classifiers").join(name)
+        self.root.join(CLASSIFIERS).join(name)
     }
 
     /// Programs at the tunnel's device by clsact, with their objects.
     pub(crate) fn classifiers(&self) -> Result<Vec<(Side, Digest)>, KernelError> {
-        self.sides("classifiers")
+        self.sides(CLASSIFIERS)
     }
 
     fn sides(&self, folder: &str) -> Result<Vec<(Side, Digest)>, KernelError> {

@@ -11,8 +11,9 @@ use headgate_datapath::{
 use crate::{
     bpf::{Link, Place, Program, has_tcx},
     error::{Asked, if_present},
+    layouts::links_at,
     object::{load_tunnel, object_digest},
-    pins::{Pins, Side},
+    pins::{Pins, Side, TUNNEL_LINKS},
     tcx::{put, remove},
 };
 
@@ -31,7 +32,9 @@ pub(super) fn attach(pins: &Pins, ifindex: Ifindex, by_clsact: bool) -> Result<(
             continue;
         }
         let formers = pinned(pins, side)?.into_iter();
-        let formers: Vec<_> = formers.map(|object| pins.tunnel(side, object)).collect();
+        let formers = formers.map(|object| pins.tunnel(side, object));
+        let others = links_at(pins, TUNNEL_LINKS, &format!("{side}-"), ifindex)?;
+        let formers: Vec<_> = formers.chain(others).collect();
         let path = pins.tunnel(side, object_digest());
         // In front of what sends packets on that nobody has judged yet: `crate::overlay`.
         let place = (ifindex, side, Place::First);

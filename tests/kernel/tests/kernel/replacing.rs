@@ -1,16 +1,20 @@
 //! Tables and programs are replaced under a link that stays.
 
+use std::path::Path;
+
 use headgate_datapath::{
     kernel::{Kernel, KernelError},
     plan::{BlockOrigin, Step, StepKind},
-    state::{Capacity, DatapathState, Digest, WantedMode},
+    state::{Block, Capacity, DatapathState, Digest, Ifindex, PortIndex, WantedMode},
 };
+use headgate_kernel::{DEFAULT_BPFFS, RunningKernel};
 use headgate_kernel_tests::{
     blocks::{default_of, large_rule_of, rule_of},
     frames::{XDP_DROP, XDP_PASS, udp4},
-    network::veth,
+    network::{run, veth},
     node::{Node, port, wanted},
-    trials::in_kernel,
+    trials::{in_kernel, in_kernel_that_balances},
+    tunnel::{PORT, tunnel},
 };
 use headgate_layout::{maps, verdict::Action};
 use libtest_mimic::Trial;
@@ -25,12 +29,88 @@ pub(crate) fn trials() -> Vec<Trial> {
         in_kernel("a_replaced_program_keeps_its_link", replace_program),
         in_kernel("tables_that_stand_are_used_again", used_again),
         in_kernel("content_under_a_wrong_name_is_refused", wrong_digest),
+        in_kernel_that_balances(
+            "programs_of_another_layout_are_replaced_behind_their_links",
+            another_layout,
+        ),
         in_kernel("programs_of_every_size_pass_the_verifier", every_size),
     ]
 }
 
 fn frame() -> Vec<u8> {
     udp4([198, 51, 100, 7].into())
+}
+
+/// As an agent of another layout would leave them.
+fn age_pins(node: &Node) {
+    let present = node.layout_pins();
+    let former = present.with_file_name("v1");
+    std::fs::rename(&present, former).expect("renamed");
+}
+
+fn links(node: &Node, folder: &str) -> Vec<String> {
+    let folder = node.layout_pins().join(folder);
+    let pins = std::fs::read_dir(folder).expect("a folder");
+    let id = |path: &std::path::Path| {
+        let said = run("bpftool", &format!("link show pinned {}", path.display()));
+        let (id, _) = said.split_once(':').expect("a number");
+        id.to_owned()
+    };
+    let mut ids: Vec<_> = pins.map(|pin| id(&pin.expect("a pin").path())).collect();
+    ids.sort();
+    ids
+}
+
+fn another_layout() {
+    let mut node = Node::new();
+    let (kept, dropped) = (veth("v0", "v1"), veth("w0", "w1"));
+    let block = default_of(Action::Drop);
+    let state = |ports: &[(PortIndex, Ifindex, &Block)]| {
+        let mut state = wanted(ports);
+        let tunnel = tunnel(2, PORT);
+        state.blocks.extend(tunnel.blocks);
+        state.tunnel = tunnel.tunnel;
+        state
+    };
+    node.converge(&state(&[
+        (port(0), kept, &block),
+        (port(1), dropped, &block),
+    ]));
+    let before = [
+        links(&node, "links")[0].clone(),
+        links(&node, "tunnel").join(" "),
+    ];
+    age_pins(&node);
+    let kernel = RunningKernel::open(&node.instance, Path::new(DEFAULT_BPFFS));
+    node.kernel = kernel.expect("a kernel");
+    // One of the two interfaces is wanted no more.
+    let state = state(&[(port(0), kept, &block)]);
+    for outcome in node.run(&state) {
+        outcome
+            .result
+            .unwrap_or_else(|error| panic!("{}: {error}", outcome.step));
+    }
+    assert_eq!(node.verdict(port(0), &frame()), XDP_DROP);
+    assert!(
+        run("ip", "link show w0").contains("prog/xdp"),
+        "until all is there"
+    );
+    node.converge(&state);
+    let after = [
+        links(&node, "links")[0].clone(),
+        links(&node, "tunnel").join(" "),
+    ];
+    assert_eq!(after, before, "the same links");
+    assert!(!run("ip", "link show w0").contains("prog/xdp"));
+    assert!(!node.pins().join("v1").exists());
+    // What nobody wants goes with them, the device too.
+    age_pins(&node);
+    let kernel = RunningKernel::open(&node.instance, Path::new(DEFAULT_BPFFS));
+    node.kernel = kernel.expect("a kernel");
+    node.converge(&DatapathState::default());
+    assert!(!run("ip", "link show v0").contains("prog/xdp"));
+    assert!(!run("ip", "link").contains("headgate_vxlan"));
+    assert!(!node.pins().join("v1").exists());
 }
 
 fn new_tables() {
