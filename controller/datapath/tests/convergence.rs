@@ -388,6 +388,39 @@ fn replies_are_restored_as_long_as_there_are_flows() {
     assert!(kernel.state.egress.is_empty());
 }
 
+/// What of the tunnel and of plain routes is done where one step of them fails.
+#[test]
+fn what_fails_of_the_tunnel_or_of_plain_routes_holds_up_only_its_own() {
+    let before = with_native(joined(&[1]), &[2, 3]);
+    for (fails, done, held) in [
+        (
+            StepKind::SetNativeRoutes,
+            StepKind::WriteTunnel,
+            StepKind::RemoveTunnelRoutes,
+        ),
+        (
+            StepKind::WriteTunnel,
+            StepKind::RemoveNativeRoutes,
+            StepKind::SetTunnelRoutes,
+        ),
+    ] {
+        let mut kernel = FakeKernel::new(object());
+        kernel.converge(&before);
+        // A network of each is new, and one of each is gone.
+        let mut after = with_native(joined(&[4]), &[2, 5]);
+        let block = block(2, 300);
+        after.tunnel.as_mut().expect("a tunnel").tables = block.digest();
+        after.hold(&block);
+        let plan = diff(&kernel.state, &after, object()).expect("a plan");
+        kernel.fail_next = Some(fails);
+        let outcomes = carry_out(&mut kernel, plan, &after.blocks);
+        let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.step.kind()).collect();
+        assert!(kinds.contains(&done), "{fails:?}: {kinds:?}");
+        assert!(!kinds.contains(&held), "{fails:?}: {kinds:?}");
+        kernel.converge(&after);
+    }
+}
+
 #[test]
 fn what_another_layout_left_goes_when_all_that_is_wanted_stands() {
     let mut kernel = FakeKernel::new(object());

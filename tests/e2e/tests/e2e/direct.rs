@@ -64,6 +64,13 @@ fn directly() {
     });
     let peer = node.headgate(&["tunnel", "get", "node-1"]).output;
     assert!(peer.contains("Direct"), "{peer}");
+    let trace = |from: &Host| {
+        let [[from, _], [to, _]] = [from, second].map(Host::pod_addresses);
+        let (from, to) = (from.to_string(), to.to_string());
+        node.headgate(&["tunnel", "trace", &from, &to]).output
+    };
+    assert!(trace(first).contains("past the node's stack (Delivered)"));
+    assert!(trace(third).trim_end().ends_with("then the node's stack"));
     // From the peer that does not ask for it, they go by the stack.
     assert!(is_by_the_stack(third, second, node));
     // But that its pods may send more than the tunnel takes.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use clap::Args;
-use headgate_crds::TunnelMode;
+use headgate_crds::{LocalDelivery, TunnelMode};
 use headgate_datapath::tunnel::DEVICE;
 use serde::Serialize;
 
@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &TraceArguments) -> Result<Outcome, CliError> {
     }
     let trace = Trace {
         sent: sent(&view, destination),
-        received: received(&view, source),
+        received: received(&view, source, destination),
     };
     arguments.output.show(&trace, |trace| {
         let sent = section("Sent", trace.sent.iter().cloned());
@@ -113,7 +113,7 @@ fn sent(view: &TunnelView, destination: IpAddr) -> Vec<String> {
     ]
 }
 
-fn received(view: &TunnelView, source: IpAddr) -> Vec<String> {
+fn received(view: &TunnelView, source: IpAddr, destination: IpAddr) -> Vec<String> {
     let itself = |peer: &&PeerView| peer.is_joined() && peer.summary.endpoint == source;
     let speaker = owner(view, source).or_else(|| view.peers.iter().find(itself));
     let Some(peer) = speaker else {
@@ -138,6 +138,20 @@ fn received(view: &TunnelView, source: IpAddr) -> Vec<String> {
             "ingress of {DEVICE}, headgate_tunnel_in: {source} is TunnelPeer/{}'s: passed from {} with VNI {vni}, else dropped, SpoofedSource or WrongVni",
             peer.summary.name, peer.summary.endpoint,
         ),
-        "then the node's stack".to_owned(),
+        delivery(view, peer, destination),
     ]
+}
+
+fn delivery(view: &TunnelView, peer: &PeerView, destination: IpAddr) -> String {
+    let is_direct = peer.summary.local_delivery == LocalDelivery::Direct;
+    match view.pods.get(&destination).filter(|_| is_direct) {
+        Some(ifindex) => format!(
+            "then to the pod behind interface {}, past the node's stack (Delivered)",
+            ifindex.0
+        ),
+        None if is_direct => format!(
+            "then the node's stack: {destination} is no pod that packets can be given to directly"
+        ),
+        None => "then the node's stack".to_owned(),
+    }
 }

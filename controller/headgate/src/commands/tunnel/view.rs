@@ -1,6 +1,6 @@
 //! Peers, joined with what is in force and counted.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use headgate_agent::{
     reachability::{Reach, Reachability},
@@ -11,7 +11,7 @@ use headgate_compile::{
     finding::{Finding, FindingReason},
 };
 use headgate_crds::{Kind, TunnelMode, parse_cidr};
-use headgate_datapath::{failsafe::Prefix, tunnel::DEVICE};
+use headgate_datapath::{failsafe::Prefix, state::Ifindex, tunnel::DEVICE};
 use serde::Serialize;
 
 use crate::{
@@ -30,6 +30,8 @@ pub(super) struct TunnelView {
     /// Absent where no peer needs one.
     pub(super) device: Option<DeviceView>,
     pub(super) peers: Vec<PeerView>,
+    /// Pods that packets are given to directly, with the numbers of their interfaces.
+    pub(super) pods: BTreeMap<IpAddr, Ifindex>,
     /// What became of packets, as far as there were any.
     pub(super) counters: Vec<CounterView>,
 }
@@ -155,6 +157,8 @@ pub(super) fn read(place: &InstanceArguments) -> Result<TunnelView, CliError> {
         .map(|(peer, seen)| peer_view(seen, peer, report, &live.reading, standing.as_ref()));
     let peers: Vec<PeerView> = peers.collect();
     let device = peers.iter().find_map(|peer| peer.summary.tunnel.as_ref());
+    let pods = live.reading.observed.tunnel.pods.iter();
+    let pods = pods.map(|(address, pod)| (*address, pod.ifindex));
     Ok(TunnelView {
         device: device.map(|tunnel| DeviceView {
             name: tunnel.device.clone(),
@@ -165,6 +169,7 @@ pub(super) fn read(place: &InstanceArguments) -> Result<TunnelView, CliError> {
             reason: standing.and_then(|standing| standing.reason),
         }),
         peers,
+        pods: pods.collect(),
         counters: counters
             .map(|(event, count)| CounterView {
                 event: event.name(),
