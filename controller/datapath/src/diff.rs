@@ -14,11 +14,13 @@
 //! 5. After a grace period the slot that was left gets the live revision's tables too, which frees
 //!    the old ones and makes either slot safe to read. Programs shrink. Peers are removed, and programs at
 //!    the egress and for overlays and the table of flows where nothing needs them any more.
-//!
 //! 6. The tunnel comes last, so that what fails there holds up no policy: routes that nobody wants go, for
 //!    their packets would find no peer; then the device, its tables and programs, and only when these are
 //!    there is it set up, for a device without them takes packets from anybody; then neighbours, and routes
-//!    when all of that is there. A device that has lost its programs or tables is first set down. A tunnel that nobody wants loses its routes first and then the rest.
+//!    when all of that is there. A device that has lost its programs or tables is first set down. A tunnel that
+//!    nobody wants loses its routes first and then the rest. Where pods are for direct delivery comes before all of
+//!    it.
+//! 7. What agents of another layout version have left goes when a run finds that all that is wanted stands.
 //!
 //! Plain routes to peers are set before the tunnel's part and removed after it; `native.rs` says why.
 //!
