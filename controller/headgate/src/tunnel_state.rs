@@ -8,6 +8,7 @@ use headgate_agent::{
 };
 use headgate_compile::compilation::PeerSummary;
 use headgate_datapath::tunnel::ObservedTunnel;
+use headgate_kernel::tunnel::stack_in_use;
 use serde::Serialize;
 
 use crate::{enforcement::State, live::Reading};
@@ -37,7 +38,10 @@ pub(crate) fn of(report: &Report, reading: &Reading) -> Option<TunnelState> {
     };
     let observed = &reading.observed.tunnel;
     let (state, reason) = match observed.digest() {
-        Some(live) if live == tunnel.wanted => (State::Enforced, None),
+        Some(live) if live == tunnel.wanted => match passed_by(observed) {
+            None => (State::Enforced, None),
+            passed_by => (State::Outdated, passed_by),
+        },
         Some(_) => (State::Outdated, reason),
         None => (State::NotEnforced, reason),
     };
@@ -48,6 +52,18 @@ pub(crate) fn of(report: &Report, reading: &Reading) -> Option<TunnelState> {
         reason,
         diverted: diverted.collect(),
     })
+}
+
+/// What direct delivery passes by although it should not, where no agent runs that would end it.
+fn passed_by(tunnel: &ObservedTunnel) -> Option<String> {
+    if tunnel.pods.is_empty() {
+        return None;
+    }
+    // What cannot be read is the agent's to tell.
+    let user = stack_in_use().ok().flatten()?;
+    Some(format!(
+        "{user}, and packets to pods are given to them directly, past it; the agent ends that when it runs"
+    ))
 }
 
 fn diversion(peer: &PeerSummary, tunnel: &ObservedTunnel) -> Option<String> {

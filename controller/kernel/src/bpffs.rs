@@ -60,8 +60,21 @@ pub(crate) fn mount_if_absent(path: &Path) -> Result<(), KernelError> {
     }
 }
 
+/// Whether mounts of this process are not those of the node, as far as that can be seen.
+fn is_private() -> bool {
+    let mounts = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let (own, first) = (mounts("self"), mounts("1"));
+    own.is_some() && first.is_some() && own != first
+}
+
 fn mount(path: &Path) -> Result<(), KernelError> {
     tracing::info!(path = %path.display(), "mounting a BPF file system");
+    if is_private() {
+        tracing::warn!(
+            path = %path.display(),
+            "this process has mounts of its own (`ip netns exec` gives it such), and the pins go with them: enforcement ends with the process. Enter a network namespace by `nsenter --net` instead, or mount a BPF file system for all beforehand"
+        );
+    }
     let target = CString::new(path.as_os_str().as_bytes())
         .map_err(io::Error::other)
         .asked(|| format!("mounting at {}", path.display()))?;

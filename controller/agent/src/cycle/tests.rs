@@ -1,4 +1,3 @@
-
 use headgate_compile::{
     finding::{FindingReason, Severity},
     snapshot::Content,

@@ -250,6 +250,7 @@ impl Compiler<'_> {
         for peer in others.clone() {
             findings.extend(self.unreachable(peer));
             findings.extend(self.by_the_stack(peer));
+            findings.extend(own.loses_to(peer));
         }
         findings.extend(self.oversized_pods(&standing));
         let (plain, others): (Vec<_>, Vec<_>) = others.partition(|peer| is_native(peer.spec));
@@ -492,6 +493,26 @@ impl Own {
             device: own().find_map(|peer| Device::of(peer.spec)),
             networks: networks.collect(),
         }
+    }
+
+    /// The longest prefix wins, over the node's own pods too: that is hardly meant.
+    fn loses_to(&self, peer: &Standing<'_>) -> Option<Finding> {
+        let mut lost = networks_by_place(peer.spec).filter_map(|(index, network)| {
+            let mut around = self.networks.iter();
+            let around = around.find(|own| **own != network && own.contains(&network))?;
+            Some((index, network, around))
+        });
+        let (index, network, around) = lost.next()?;
+        let message = format!(
+            "{network} lies in {around}, which is this node's own: packets to pods of this node in it leave for this peer; list networks without it, unless its pods have moved there"
+        );
+        let remark = Remark {
+            severity: Severity::Warning,
+            reason: FindingReason::Suspicious,
+            path: format!("spec.podCIDRs[{index}]"),
+            message,
+        };
+        Some(finding(peer.version, remark))
     }
 }
 

@@ -98,6 +98,10 @@ fn joined() {
         trace.output.contains("192.0.2.1 -> 192.0.2.2 port 8472"),
         "{trace:?}"
     );
+    assert!(
+        trace.output.contains("it does not come by the tunnel"),
+        "{trace:?}"
+    );
     let peer = node.headgate(&["tunnel", "get", "node-3"]);
     assert!(
         peer.output.contains("10.244.3.0/24 via 192.0.2.3"),

@@ -8,7 +8,10 @@ use headgate_compile::{
     finding::{Finding, Severity},
 };
 use headgate_crds::Kind;
-use headgate_datapath::state::{Digest, PortIndex};
+use headgate_datapath::{
+    observed::Observed,
+    state::{Digest, PortIndex},
+};
 use headgate_layout::verdict::{Action, Count, Reason};
 use serde::Serialize;
 
@@ -118,7 +121,7 @@ impl Status {
             }),
             revision: RevisionView {
                 wanted: report.and_then(|report| report.wanted_revision),
-                live: (!observed.links.is_empty()).then(|| observed.revision()),
+                live: is_anything_live(observed).then(|| observed.revision()),
             },
             failsafe_peers: observed.failsafe.iter().map(ToString::to_string).collect(),
             interfaces,
@@ -166,6 +169,12 @@ fn enforced_nowhere(report: &Report) -> Vec<String> {
     let all = policies.chain(services);
     all.map(|(kind, name)| format!("{}/{name}", kind.as_str()))
         .collect()
+}
+
+fn is_anything_live(observed: &Observed) -> bool {
+    !observed.links.is_empty()
+        || observed.tunnel.digest().is_some()
+        || observed.native.digest().is_some()
 }
 
 fn tables_of(enforcement: &Enforcement, report: Option<&Report>) -> Option<TablesSummary> {

@@ -91,6 +91,9 @@ fn sent(view: &TunnelView, destination: IpAddr) -> Vec<String> {
     };
     if summary.mode == TunnelMode::Native {
         let name = &summary.name;
+        if let Some(diversion) = &peer.diversion {
+            return vec![format!("not by TunnelPeer/{name}: {diversion}")];
+        }
         let plainly = format!(
             "TunnelPeer/{name} has {destination}, Native: it leaves as it is, by no tunnel"
         );
@@ -99,6 +102,9 @@ fn sent(view: &TunnelView, destination: IpAddr) -> Vec<String> {
     let Some(device) = &view.device else {
         return nowhere();
     };
+    if let Some(diversion) = &peer.diversion {
+        return vec![format!("not by the tunnel: {diversion}")];
+    }
     let local = summary.local.map(|local| format!("{local} -> "));
     vec![
         route,
@@ -115,11 +121,25 @@ fn sent(view: &TunnelView, destination: IpAddr) -> Vec<String> {
 
 fn received(view: &TunnelView, source: IpAddr, destination: IpAddr) -> Vec<String> {
     let itself = |peer: &&PeerView| peer.is_joined() && peer.summary.endpoint == source;
+    let mut itself_around = view.peers.iter().filter(|peer| peer.summary.is_own);
+    let is_longest = |own: &PeerView| {
+        let other = owner(view, source).and_then(|peer| peer.prefix_of(source));
+        own.prefix_of(source)
+            .is_some_and(|length| Some(length) >= other)
+    };
+    if itself_around.any(is_longest) {
+        return vec![format!(
+            "it does not come by the tunnel, for {source} is in this node's own networks; what comes there so is dropped, SpoofedSource"
+        )];
+    }
     let speaker = owner(view, source).or_else(|| view.peers.iter().find(itself));
     let Some(peer) = speaker else {
-        return vec![format!(
-            "ingress of {DEVICE}, headgate_tunnel_in: no peer has {source}: dropped, UnknownSource"
-        )];
+        return vec![match view.device {
+            None => format!("no peer has {source}, and there is no tunnel that it could come by"),
+            Some(_) => format!(
+                "ingress of {DEVICE}, headgate_tunnel_in: no peer has {source}: dropped, UnknownSource"
+            ),
+        }];
     };
     if peer.summary.mode == TunnelMode::Native {
         return vec![
