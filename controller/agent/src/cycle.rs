@@ -333,14 +333,9 @@ impl<K: Kernel> Node<K> {
 
 /// Of the peers that packets go to.
 fn reachability(peers: &[PeerSummary], known: &Book) -> BTreeMap<String, Reachability> {
-    let joined = peers.iter().filter(|peer| is_joined(peer));
+    let joined = peers.iter().filter(|peer| peer.is_joined());
     let known = joined.filter_map(|peer| Some((peer.name.clone(), known.get(&peer.endpoint)?)));
     known.map(|(name, found)| (name, found.clone())).collect()
-}
-
-/// Whether packets go to it.
-pub(crate) fn is_joined(peer: &PeerSummary) -> bool {
-    peer.effective.is_some() && !peer.is_own
 }
 
 /// Peers that packets do not get to by the tunnel's routes, with the reason.
@@ -349,7 +344,7 @@ fn diverted(peers: &[PeerSummary], observed: &Observed) -> BTreeMap<String, Stri
     if tunnel.diverted.is_empty() {
         return BTreeMap::new();
     }
-    let joined = peers.iter().filter(|peer| is_joined(peer));
+    let joined = peers.iter().filter(|peer| peer.is_joined());
     let why = joined.filter_map(|peer| {
         let networks = peer.prefixes().map(|(_, prefix)| prefix);
         Some((peer.name.clone(), tunnel.diversion(networks)?))

@@ -9,7 +9,7 @@ use headgate_datapath::{
     observed::Observed,
 };
 
-use crate::{cycle::is_joined, report::PortStatus};
+use crate::report::PortStatus;
 
 /// Each that packets go to by plain routes. One whose endpoint there is no way to has none: it is pending.
 pub(crate) fn report(
@@ -19,7 +19,7 @@ pub(crate) fn report(
 ) -> BTreeMap<String, PortStatus> {
     let plain = peers
         .iter()
-        .filter(|peer| peer.mode == TunnelMode::Native && is_joined(peer))
+        .filter(|peer| peer.mode == TunnelMode::Native && peer.is_joined())
         .filter(|peer| !peer.native.is_empty());
     let status = |peer: &PeerSummary| match observed {
         None => {

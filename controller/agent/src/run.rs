@@ -35,7 +35,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     cluster::Cluster,
     config::{Config, SourceConfig, state_folder},
-    cycle::{Inputs, Node, is_joined},
+    cycle::{Inputs, Node},
     facts,
     lock::{InstanceLock, LockError},
     pod_mtu::PodMtu,
@@ -265,7 +265,7 @@ pub fn now() -> Seconds {
 
 /// Whom packets go to.
 fn targets(report: &Report) -> Targets {
-    let joined = report.peers.iter().filter(|peer| is_joined(peer));
+    let joined = report.peers.iter().filter(|peer| peer.is_joined());
     // Nobody listens for a Native peer; any host that is up refuses a connection to any such port.
     let port = |peer: &PeerSummary| match peer.mode {
         TunnelMode::Vxlan => Some(peer.tunnel.as_ref()?.port),

@@ -15,7 +15,6 @@ use headgate_kernel::{Instance, RunningKernel};
 use headgate_telemetry::{Collector, DescriptorEncoder, Labels, Probes, counters, gauges};
 
 use crate::{
-    cycle::is_joined,
     reachability::Reach,
     report::{PortStatus, Report},
 };
@@ -265,7 +264,7 @@ fn of_tunnel(
         "Seconds since a packet of the tunnel came from the peer; missing where none ever did.";
     let seen = kernel.tunnel_seen().unwrap_or_default();
     let joined = report.peers.iter();
-    let joined = joined.filter(|peer| is_joined(peer) && peer.tunnel.is_some());
+    let joined = joined.filter(|peer| peer.is_joined() && peer.tunnel.is_some());
     let ages = joined.filter_map(|peer| {
         let age = seen.get(&peer.endpoint)?.as_secs();
         Some((vec![("peer", peer.name.as_str())], age))

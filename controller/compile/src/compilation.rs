@@ -58,10 +58,8 @@ impl Compilation {
     /// Has what comes from peers that ask for direct delivery go to these pods; where none does, there are none. Pods
     /// come and go, and nothing is compiled anew for them.
     pub fn deliver_to(&mut self, pods: Pods) {
-        let is_direct = |peer: &PeerSummary| {
-            let is_joined = peer.effective.is_some() && !peer.is_own;
-            is_joined && peer.local_delivery == LocalDelivery::Direct
-        };
+        let is_direct =
+            |peer: &PeerSummary| peer.is_joined() && peer.local_delivery == LocalDelivery::Direct;
         let tunnel = self.state.as_mut().and_then(|state| state.tunnel.as_mut());
         if let Some(tunnel) = tunnel.filter(|_| self.peers.iter().any(is_direct)) {
             tunnel.pods = pods;

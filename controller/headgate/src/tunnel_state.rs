@@ -67,9 +67,8 @@ fn passed_by(tunnel: &ObservedTunnel) -> Option<String> {
 }
 
 fn diversion(peer: &PeerSummary, tunnel: &ObservedTunnel) -> Option<String> {
-    let is_joined = peer.effective.is_some() && !peer.is_own;
     let networks = peer.prefixes().map(|(_, prefix)| prefix);
-    tunnel.diversion(networks.filter(|_| is_joined))
+    tunnel.diversion(networks.filter(|_| peer.is_joined()))
 }
 
 /// Native peers that plain routes do not lead to as they should, with the reason.

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use headgate_compile::{
     finding::{FindingReason, Severity},
     snapshot::Content,
@@ -31,6 +33,21 @@ fn facts() -> NodeFacts {
     }
 }
 
+/// A turn on what a folder holds.
+fn turn_on<K: Kernel>(node: &mut Node<K>, folder: &Path, facts: &NodeFacts, pods: &Pods) -> Report {
+    let reading = DirectorySource::new(folder, Content::from).read();
+    let inputs = Inputs {
+        resources: &Resources::new(&reading, node.memory()),
+        facts,
+        pods,
+        source: "folder",
+        api_servers: &BTreeSet::new(),
+        reachability: &Book::new(),
+        now: Seconds(1),
+    };
+    node.turn(&inputs).0
+}
+
 #[test]
 fn packets_that_pass_unjudged_are_told_while_they_do() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -42,17 +59,7 @@ fn packets_that_pass_unjudged_are_told_while_they_do() {
     let kernel = FakeKernel::new(object);
     let mut node = Node::new(kernel, store, Memory::default(), object);
     let turn = |node: &mut Node<FakeKernel>| {
-        let reading = DirectorySource::new(&policies, Content::from).read();
-        let inputs = Inputs {
-            resources: &Resources::new(&reading, node.memory()),
-            facts: &facts(),
-            pods: &Pods::new(),
-            source: "policies",
-            api_servers: &BTreeSet::new(),
-            reachability: &Book::new(),
-            now: Seconds(1),
-        };
-        let (report, _) = node.turn(&inputs);
+        let report = turn_on(node, &policies, &facts(), &Pods::new());
         let [port] = report
             .ports
             .into_values()
@@ -143,19 +150,7 @@ fn a_policy_goes_live_where_a_service_cannot() {
         refused: Some(StepKind::AttachEgress),
     };
     let mut node = Node::new(kernel, store, Memory::default(), object);
-    let turn = |node: &mut Node<Refusing>| {
-        let reading = DirectorySource::new(&policies, Content::from).read();
-        let inputs = Inputs {
-            resources: &Resources::new(&reading, node.memory()),
-            facts: &facts(),
-            pods: &Pods::new(),
-            source: "policies",
-            api_servers: &BTreeSet::new(),
-            reachability: &Book::new(),
-            now: Seconds(1),
-        };
-        node.turn(&inputs).0
-    };
+    let turn = |node: &mut Node<Refusing>| turn_on(node, &policies, &facts(), &Pods::new());
     let refused = |report: &Report| -> Vec<(String, Severity)> {
         let findings = report.findings.iter();
         let refused = findings.filter(|f| f.reason == FindingReason::NotEnforced);
@@ -232,17 +227,7 @@ fn pods_get_packets_directly_where_a_peer_asks_for_it() {
     ] {
         let peer = PEER.replace("vni: 7", &format!("vni: 7{asked}"));
         std::fs::write(peers.join("peer.yaml"), peer).expect("written");
-        let reading = DirectorySource::new(&peers, Content::from).read();
-        let inputs = Inputs {
-            resources: &Resources::new(&reading, node.memory()),
-            facts: &facts,
-            pods: &pods,
-            source: "peers",
-            api_servers: &BTreeSet::new(),
-            reachability: &Book::new(),
-            now: Seconds(1),
-        };
-        node.turn(&inputs);
+        turn_on(&mut node, &peers, &facts, &pods);
         let expected = if given { pods.clone() } else { Pods::new() };
         assert_eq!(node.kernel.state.tunnel.pods, expected, "{asked:?}");
     }
@@ -275,17 +260,7 @@ fn the_tunnel_is_said_to_lack_what_it_lacks() {
         let object = Digest::of(b"object");
         let mut node = Node::new(FakeKernel::new(object), store, Memory::default(), object);
         node.kernel.fail_next = Some(fails);
-        let reading = DirectorySource::new(&peers, Content::from).read();
-        let inputs = Inputs {
-            resources: &Resources::new(&reading, node.memory()),
-            facts: &facts,
-            pods: &Pods::new(),
-            source: "peers",
-            api_servers: &BTreeSet::new(),
-            reachability: &Book::new(),
-            now: Seconds(1),
-        };
-        let (report, _) = node.turn(&inputs);
+        let report = turn_on(&mut node, &peers, &facts, &Pods::new());
         match report.tunnel.expect("a tunnel is wanted").status {
             PortStatus::Enforced => String::new(),
             PortStatus::Outdated(why) | PortStatus::NotEnforced(why) => why,

@@ -185,6 +185,12 @@ pub struct NativeRouteSummary {
 }
 
 impl PeerSummary {
+    /// Whether packets go to it.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        self.effective.is_some() && !self.is_own
+    }
+
     /// The networks, as they were written and as the kernel has them.
     pub fn prefixes(&self) -> impl Iterator<Item = (&str, Prefix)> {
         let networks = self.networks.iter();

@@ -17,17 +17,17 @@ use headgate_datapath::{
 };
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
+    RouteNetlinkMessage,
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType, RouteVia},
 };
 
 use super::{
     diverted::{Ways, names},
-    routes::{Metrics, PROTOCOL, ip, is_gone, told},
+    routes::{Metrics, PROTOCOL, ip, is_gone, ours, told},
 };
 use crate::{
     error::{Asked, if_present},
-    netlink::{Conversation, dump_filtered},
+    netlink::Conversation,
     next_hops::family_of,
     pins::Pins,
 };
@@ -60,22 +60,10 @@ fn routes(
     metrics: Metrics,
     names: &BTreeMap<Ifindex, String>,
 ) -> Result<NativeRoutes, KernelError> {
-    let mut found = NativeRoutes::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut request = RouteMessage::default();
-        request.header.address_family = family;
-        request.header.table = RouteHeader::RT_TABLE_MAIN;
-        request.header.protocol = PROTOCOL;
-        let answers = match dump_filtered(RouteNetlinkMessage::GetRoute(request)) {
-            // There is no such table before its first route.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
-            answers => answers.asked(|| "reading the routes by netlink".to_owned())?,
-        };
-        found.extend(answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(route) => of_instance(&route, metrics),
-            _ => None,
-        }));
-    }
+    let routes = ours(None)?.into_iter();
+    let mut found: NativeRoutes = routes
+        .filter_map(|route| of_instance(&route, metrics))
+        .collect();
     let is_tunnels = |route: &NativeRoute| names.get(&route.ifindex).is_some_and(|n| n == DEVICE);
     found.retain(|_, route| !is_tunnels(route));
     Ok(found)
@@ -87,16 +75,13 @@ fn of_instance(route: &RouteMessage, metrics: Metrics) -> Option<(Prefix, Native
         address: read.destination?,
         length: route.header.destination_prefix_length,
     };
-    let is_ours = route.header.protocol == PROTOCOL
-        && route.header.table == RouteHeader::RT_TABLE_MAIN
-        && route.header.kind == RouteType::Unicast
-        && read.metric == Some(metrics.of_prefix(prefix));
+    let is_its = read.metric == Some(metrics.of_prefix(prefix));
     let way = NativeRoute {
         gateway: read.gateway?,
         ifindex: read.ifindex?,
         source: read.source,
     };
-    is_ours.then_some((prefix, way))
+    is_its.then_some((prefix, way))
 }
 
 /// What a route says.

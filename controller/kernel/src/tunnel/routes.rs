@@ -88,33 +88,46 @@ pub(super) fn neighbours(ifindex: Ifindex) -> Result<Neighbours, KernelError> {
     Ok(permanent.collect())
 }
 
-/// Routes of ours by the device. The kernel picks them out: a router has a million others.
+/// Routes of ours by the device.
 pub(super) fn routes(ifindex: Ifindex) -> Result<Routes, KernelError> {
-    let mut found = Routes::new();
+    let found = ours(Some(ifindex))?.into_iter();
+    Ok(found
+        .filter_map(|route| of_device(&route, ifindex))
+        .collect())
+}
+
+/// Routes of our protocol in the main table, by a device or by any. The kernel picks them out: a router has a million
+/// others.
+pub(super) fn ours(device: Option<Ifindex>) -> Result<Vec<RouteMessage>, KernelError> {
+    let mut found = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
         request.header.table = RouteHeader::RT_TABLE_MAIN;
         request.header.protocol = PROTOCOL;
-        request.attributes.push(RouteAttribute::Oif(ifindex.0));
+        let device = device.map(|ifindex| RouteAttribute::Oif(ifindex.0));
+        request.attributes.extend(device);
         let answers = match dump_filtered(RouteNetlinkMessage::GetRoute(request)) {
             // There is no such table before its first route.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
             answers => answers.asked(|| "reading the routes by netlink".to_owned())?,
         };
         found.extend(answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(route) => of_device(&route, ifindex),
+            RouteNetlinkMessage::NewRoute(route) if is_ours(&route) => Some(route),
             _ => None,
         }));
     }
     Ok(found)
 }
 
-fn of_device(route: &RouteMessage, ifindex: Ifindex) -> Option<(Prefix, TunnelRoute)> {
-    let is_ours = route.header.protocol == PROTOCOL
+/// An older kernel leaves nothing out.
+fn is_ours(route: &RouteMessage) -> bool {
+    route.header.protocol == PROTOCOL
         && route.header.table == RouteHeader::RT_TABLE_MAIN
-        && route.header.kind == RouteType::Unicast;
-    is_ours.then_some(())?;
+        && route.header.kind == RouteType::Unicast
+}
+
+fn of_device(route: &RouteMessage, ifindex: Ifindex) -> Option<(Prefix, TunnelRoute)> {
     let mut destination = None;
     let mut gateway = None;
     let mut source = None;

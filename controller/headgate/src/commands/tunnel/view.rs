@@ -138,7 +138,7 @@ impl PeerView {
 
     /// Whether packets go to it.
     pub(super) fn is_joined(&self) -> bool {
-        self.summary.effective.is_some() && !self.summary.is_own
+        self.summary.is_joined()
     }
 }
 
@@ -193,7 +193,7 @@ fn peer_view(
     standing: Option<&TunnelState>,
 ) -> PeerView {
     let findings = findings_of(report, Kind::TunnelPeer, &peer.name);
-    let joined = peer.effective.is_some() && !peer.is_own;
+    let joined = peer.is_joined();
     let is_native = peer.mode == TunnelMode::Native;
     let diversion = match is_native {
         true => tunnel_state::unrouted(peer, report, reading),
